@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit log: one JSON object a line.
+
+The only room that writes the log; ``store.ledger`` sees to it that a record is durable before a
+success is told. A record never holds a secret, a code, or what somebody typed
+as a user name that no account has: that may be a password, so a pseudonym stands for it.
+"""
+
+import contextlib
+import datetime
+import enum
+import errno
+import json
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pam_mfa.errors import AuditError
+
+_END_BYTES = 1 << 20  # of a log's end, where records of late are found again
+_FORBIDDEN = 0o007  # nobody outside the log's group reads or writes it
+
+
+class EventName(enum.StrEnum):
+    """What happened, in AWS's manner."""
+
+    VERIFY_MFA = "VerifyMfa"
+    SKIP_MFA = "SkipMfa"
+    ENABLE_MFA_DEVICE = "EnableMfaDevice"
+    DEACTIVATE_MFA_DEVICE = "DeactivateMfaDevice"
+    LOCK_USER = "LockUser"
+    UNLOCK_USER = "UnlockUser"
+
+
+class Outcome(enum.StrEnum):
+    """How it ended."""
+
+    SUCCESS = "success"
+    DENIED = "denied"
+    ERROR = "error"
+
+
+class Reason(enum.StrEnum):
+    """Why it ended so; a closed list."""
+
+    CODE_ACCEPTED = "code_accepted"
+    WRONG_CODE = "wrong_code"
+    MALFORMED_CODE = "malformed_code"
+    EMPTY_ANSWER = "empty_answer"
+    CODE_REUSED = "code_reused"
+    LOCKED = "locked"
+    TOO_MANY_FAILURES = "too_many_failures"
+    NOT_ENROLLED = "not_enrolled"
+    NO_CONVERSATION = "no_conversation"
+    ABANDONED = "abandoned"
+    TIMED_OUT = "timed_out"
+    CALLER_NOT_ALLOWED = "caller_not_allowed"
+    DEVICES_UNREADABLE = "devices_unreadable"
+    UNENROLLED_ALLOWED = "unenrolled_allowed"
+    REQUESTED = "requested"
+
+
+class DeviceField(NamedTuple):
+    """The device of a record."""
+
+    serial_number: str
+    type: str
+    name: str
+
+
+class Event(NamedTuple):
+    """One record, before it has an id; empty fields are left out of the line."""
+
+    name: EventName
+    outcome: Outcome
+    reason: Reason
+    at: float  # seconds since the epoch
+    user: str = ""
+    unknown_user: str = ""  # the pseudonym of a name that no account has
+    service: str = ""
+    phase: str = ""
+    tty: str = ""
+    rhost: str = ""
+    ruser: str = ""
+    device: DeviceField | None = None
+    mode: str = ""
+    caller_uid: int | None = None  # of the process that asked, by the kernel's word
+    caller_pid: int | None = None
+    login_uid: int | None = None  # who acts, for what is done on the command line
+    detail: str = ""
+
+
+def format_event(event: Event, event_id: str, host: str) -> bytes:
+    """Return a record's line; other characters than ASCII are escaped, so a line is a line."""
+    moment = datetime.datetime.fromtimestamp(event.at, datetime.UTC)
+    record: dict[str, object] = {
+        "time": moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "event_id": event_id,
+        "event_name": event.name.value,
+        "outcome": event.outcome.value,
+        "reason": event.reason.value,
+        "host": host,
+    }
+    for key, value in zip(event._fields[4:], event[4:], strict=True):
+        if isinstance(value, DeviceField):
+            record[key] = value._asdict()
+        elif value is not None and value != "":
+            record[key] = value
+    return json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+class AuditLog:
+    """The log file: opened when first needed, and again when it was rotated away.
+
+    Writers of several processes take turns by the store's lock, not by one on this file: whoever
+    may read the log could hold that and keep everybody from logging in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the path; it is not touched yet."""
+        self._path = path
+        self._descriptor = -1
+        self._identity = (0, 0)
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Append records; they are durable after ``sync``, or by the store's own copy.
+
+        Raises:
+            AuditError: nothing of them is left in the log.
+        """
+        data = b"".join(lines)
+        if not data:
+            return
+        try:
+            descriptor = self._current_descriptor()
+            size = os.fstat(descriptor).st_size
+            try:
+                if os.write(descriptor, data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        except OSError as error:
+            raise self._error(error) from error
+
+    def sync(self) -> None:
+        """Make everything written so far durable.
+
+        Raises:
+            AuditError: it is not.
+        """
+        try:
+            os.fdatasync(self._current_descriptor())
+        except OSError as error:
+            raise self._error(error) from error
+
+    def recent(self) -> bytes:
+        """Return the ends of this log and of the newest rotated one, for finding records in."""
+        names = sorted(self._path.parent.glob(f"{self._path.name}*"), key=_modified, reverse=True)
+        return b"".join(_read_end(name) for name in names[:2])
+
+    def close(self) -> None:
+        """Close the file, to be opened again by the next record."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _error(self, error: OSError) -> AuditError:
+        return AuditError(
+            f"the audit log {self._path} cannot be written: {error.strerror}",
+            hint=f"See: df {self._path.parent}; ls -l {self._path.parent}. "
+            "Until it can be written, every login is refused.",
+        )
+
+    def _current_descriptor(self) -> int:
+        try:
+            about = self._path.lstat()
+            current = (about.st_dev, about.st_ino)
+        except FileNotFoundError:
+            current = (0, 0)
+        if self._descriptor < 0 or current != self._identity:
+            self.close()
+            self._descriptor = self._open()
+        return self._descriptor
+
+    def _open(self) -> int:
+        # pam-u2f CVE-2019-12209: no link is followed; CVE-2019-12210: no child inherits it.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags | os.O_NONBLOCK, 0o640)
+        about = os.fstat(descriptor)
+        wrong = (
+            "it is not a regular file" if not stat.S_ISREG(about.st_mode)
+            else f"it belongs to user id {about.st_uid}" if about.st_uid != os.geteuid()
+            else "others may read or write it" if about.st_mode & _FORBIDDEN
+            else ""
+        )  # fmt: skip
+        if wrong:
+            os.close(descriptor)
+            raise AuditError(
+                f"the audit log {self._path} is not used: {wrong}",
+                hint="Move it away; a new one is made by the next record.",
+            )
+        if about.st_size and os.pread(descriptor, 1, about.st_size - 1) != b"\n":
+            os.write(descriptor, b"\n")  # a record cut by a power loss must not spoil the next
+        self._identity = (about.st_dev, about.st_ino)
+        return descriptor
+
+
+def _modified(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.lstat().st_mtime_ns
+    return 0
+
+
+def _read_end(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.pread(
+                descriptor, _END_BYTES, max(0, os.fstat(descriptor).st_size - _END_BYTES)
+            )
+        finally:
+            os.close(descriptor)
+    return b""

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pam-mfa``: the command line. Only ``main`` exits.
+
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 the system is broken.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from pam_mfa import __version__
+from pam_mfa.cli import attempt, devices, users
+from pam_mfa.cli.session import Session
+from pam_mfa.errors import PamMfaError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pam-mfa")
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="/",
+    help="Act under this directory instead of the host's own: for tests, images and rescue.",
+)
+@click.pass_context
+def commands(context: click.Context, root: Path) -> None:
+    """Multi-factor authentication for Linux logins."""
+    context.obj = Session(root.absolute())
+
+
+for _command in (
+    devices.enable,
+    devices.list_devices,
+    devices.deactivate,
+    users.unlock,
+    attempt.attempt,
+):
+    commands.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        commands(prog_name="pam-mfa", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("Aborted; nothing was changed.", err=True)
+        sys.exit(1)
+    except PamMfaError as error:
+        click.echo(f"pam-mfa: {error}.", err=True)
+        if error.hint:
+            click.echo(error.hint, err=True)
+        sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main()

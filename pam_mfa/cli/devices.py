@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pam-mfa enable``, ``list`` and ``deactivate``."""
+
+import datetime
+import io
+import os
+import sys
+
+import click
+import segno
+
+from pam_mfa import oath
+from pam_mfa.cli.session import Session, json_option, pass_session, show
+from pam_mfa.errors import RefusedError
+from pam_mfa.lifecycle import PendingDevice, refuse_sms
+from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
+
+_TRIES = 3  # pairs of codes that are asked for before giving up
+
+
+@click.group()
+def enable() -> None:
+    """Enable an MFA device for a user."""
+
+
+@enable.command()
+@click.argument("user")
+@click.option("--name", help="The device's name; default: phone.")
+@click.option(
+    "--secret",
+    type=click.Choice(["-"]),
+    help="Read the secret (base32) from a prompt or standard input instead of making one.",
+)
+@click.option("--codes", nargs=2, metavar="C1 C2", help="Two consecutive codes of the device.")
+@click.option("--algorithm", type=click.Choice(list(Algorithm)), default="SHA1", show_default=True)
+@click.option("--digits", type=click.Choice([str(n) for n in DIGITS]), default="6")
+@click.option("--period", type=click.Choice([str(n) for n in PERIODS]), default="30")
+@pass_session
+def virtual(  # noqa: PLR0913, PLR0917 - one parameter an option
+    session: Session,
+    user: str,
+    name: str | None,
+    secret: str | None,
+    codes: tuple[str, str] | None,
+    algorithm: str,
+    digits: str,
+    period: str,
+) -> None:
+    """Enable a virtual MFA device: an authenticator application on a phone.
+
+    Shows a QR code and the secret key for typing, then asks for two consecutive codes.
+    """
+    parameters = Parameters(Algorithm(algorithm), int(digits), int(period))
+    seed = oath.parse_seed(_read_secret()) if secret else None
+    lifecycle = session.lifecycle
+    session.note_unknown(user)
+    pending = lifecycle.begin_virtual(user, name, seed=seed, parameters=parameters)
+    if seed is None or sys.stdout.isatty():
+        _show_secret(pending)
+    if codes is None and not sys.stdin.isatty():
+        raise click.UsageError("--codes C1 C2 is needed where standard input is not a terminal")
+    tries = 1 if codes else _TRIES
+    for left in reversed(range(tries)):
+        first, second = codes or _ask_codes()
+        try:
+            device = lifecycle.enable(pending, first, second)
+        except RefusedError as error:
+            if not left:
+                raise
+            click.echo(f"{error}.\n{error.hint}\n", err=True)
+            continue
+        click.echo(f"Enabled {device.serial_number} for {user}.")
+        return
+
+
+@enable.command()
+@click.argument("user")
+def sms(user: str) -> None:
+    """Say why SMS is not a device type."""
+    del user
+    raise refuse_sms()
+
+
+@click.command(name="list")
+@click.argument("user", required=False)
+@json_option
+@pass_session
+def list_devices(session: Session, user: str | None, *, as_json: bool) -> None:
+    """List the MFA devices of a user, or of every enrolled user."""
+    lifecycle = session.lifecycle
+    rows: list[dict[str, object]] = [
+        {
+            "user": owner,
+            "serial_number": device.serial_number,
+            "type": device.type,
+            "name": device.name,
+            "enabled_at": _utc(device.enabled_at),
+        }
+        for owner in ([user] if user else lifecycle.users())
+        for device in lifecycle.list_devices(owner)
+    ]
+    nobody = f"{user} has no MFA device." if user else "No user has an MFA device."
+    show(rows, as_json=as_json, empty=nobody)
+
+
+@click.command()
+@click.argument("user")
+@click.argument("serial_number")
+@pass_session
+def deactivate(session: Session, user: str, serial_number: str) -> None:
+    """Take an MFA device from its user."""
+    device = session.lifecycle.deactivate(user, serial_number)
+    click.echo(f"Deactivated {device.serial_number} of {user}.")
+    left = len(session.lifecycle.list_devices(user))
+    if not left:
+        click.echo(f"{user} has no MFA device now; policy decides whether they can log in.")
+
+
+def _read_secret() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Secret (base32)", hide_input=True))
+    return sys.stdin.readline()
+
+
+def _ask_codes() -> tuple[str, str]:
+    first = click.prompt("First code")
+    return first, click.prompt("Second code, the one that the device shows next")
+
+
+def _show_secret(pending: PendingDevice) -> None:
+    uri = pending.uri(issuer=os.uname().nodename)
+    picture = io.StringIO()
+    segno.make(uri, micro=False).terminal(out=picture, compact=True)
+    click.echo("Scan this with an authenticator application:\n")
+    click.echo(picture.getvalue())
+    key = oath.encode_seed(pending.seed)
+    grouped = " ".join(key[at : at + 4] for at in range(0, len(key), 4))
+    parameters = pending.parameters
+    click.echo(f"Or type this secret key: {grouped}")
+    click.echo(
+        f"(time based, {parameters.algorithm}, {parameters.digits} digits, "
+        f"{parameters.period} seconds)\n"
+    )
+
+
+def _utc(moment: datetime.datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

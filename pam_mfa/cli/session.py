@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every command shares: the root, the opened store, and how results are shown."""
+
+import functools
+import json
+import os
+import pwd
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from pam_mfa.errors import RefusedError
+from pam_mfa.lifecycle import Lifecycle, current_actor
+from pam_mfa.store.embedded import EmbeddedStore
+from pam_mfa.store.layout import Layout, drop_privileges, make_directories
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Session:
+    """One run of the command line."""
+
+    def __init__(self, root: Path) -> None:
+        """Take the root under which everything lies."""
+        self.layout = Layout(root)
+
+    @functools.cached_property
+    def lifecycle(self) -> Lifecycle:
+        """Open the store, as the service user from here on.
+
+        Raises:
+            RefusedError: the caller is not root.
+        """
+        if os.geteuid() != 0:
+            raise RefusedError(
+                "the devices of this host can be changed and read by root only",
+                hint="Run the command with sudo.",
+            )
+        actor = current_actor()
+        make_directories(self.layout)
+        drop_privileges()
+        return Lifecycle(EmbeddedStore(self.layout), time.time, actor)
+
+    def note_unknown(self, user: str) -> None:
+        """Warn where no account has this name: a typing error would enable nobody's device."""
+        try:
+            pwd.getpwnam(user)
+        except KeyError:
+            click.echo(f"Note: this host has no account '{user}'.", err=True)
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+def json_option(command: _Command) -> _Command:
+    """Add ``--json`` to a command that lists."""
+    option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+    return option(command)
+
+
+def show(rows: list[dict[str, object]], *, as_json: bool, empty: str) -> None:
+    """Print rows as a table, or as JSON."""
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif not rows:
+        click.echo(empty)
+    else:
+        _table(rows[0].keys(), rows)
+
+
+def _table(columns: Iterable[str], rows: list[dict[str, object]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = list(columns)
+    for name in names:
+        table.add_column(name.replace("_", " ").upper(), overflow="fold")
+    for row in rows:
+        table.add_row(*(str(row[name]) for name in names))
+    # Wide enough for every column where a program reads the output.
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False, markup=False).print(table)

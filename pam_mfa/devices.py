@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an MFA device is, and its form in a device file.
+
+Pure: texts and bytes in, devices out. A device's secret stays sealed here; only ``store`` opens
+it. New types of device are added to ``_READERS``.
+"""
+
+import datetime
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import yaml
+
+from pam_mfa.document import Section, parse_document
+from pam_mfa.errors import DocumentError, RefusedError
+from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
+from pam_mfa.policy import SMS_REASON
+
+VERSION: Final = 1
+DEVICES_MAX: Final = 8  # AWS IAM's limit
+USER_BYTES_MAX: Final = 256  # LOGIN_NAME_MAX of limits.h
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+
+class VirtualDevice(NamedTuple):
+    """An authenticator application that makes TOTP codes from a seed."""
+
+    serial_number: str
+    name: str
+    enabled_at: datetime.datetime  # UTC
+    parameters: Parameters
+    sealed_seed: str
+
+    @property
+    def type(self) -> str:
+        """The type's word in device files and policy."""
+        return "virtual"
+
+
+Device = VirtualDevice  # a union when more types come
+
+
+def require_user(user: str) -> None:
+    """Refuse what cannot be an account's name.
+
+    Raises:
+        RefusedError: it is empty, too long, or has a control character.
+    """
+    if not user:
+        raise RefusedError("the user name is empty", hint="Name the account to act on.")
+    if len(user.encode("utf-8", "surrogateescape")) > USER_BYTES_MAX:
+        raise RefusedError(f"the user name is longer than {USER_BYTES_MAX} bytes")
+    if any(ord(character) < ord(" ") or character == "\x7f" for character in user):
+        raise RefusedError("the user name has a control character in it")
+
+
+def require_name(name: str) -> None:
+    """Refuse a device name that could not stand in a serial number.
+
+    Raises:
+        RefusedError: it has other characters than letters, digits, dot, dash and underscore.
+    """
+    if not _NAME.fullmatch(name):
+        raise RefusedError(
+            f"'{name}' cannot be a device's name",
+            hint="Use 1 to 64 letters, digits, dots, dashes and underscores.",
+        )
+
+
+def serial_number_of(device_type: str, user: str, name: str) -> str:
+    """Return the serial number of a device that has none of its own, as AWS makes an ARN."""
+    return f"{device_type}/{user}/{name}"
+
+
+def parse_devices(data: bytes, source: str, user: str) -> tuple[Device, ...]:
+    """Read a device file.
+
+    Args:
+        data: the file's bytes.
+        source: its name, for messages.
+        user: whose file it must be.
+
+    Raises:
+        DocumentError: it is not this user's, of another version, or a device in it is wrong.
+    """
+    top = parse_document(data, source)
+    top.require_known(("version", "user", "devices"))
+    if top.require("version", int) != VERSION:
+        raise top.error("version", f"must be {VERSION} for this program")
+    # A file copied to another user's name must not lend its devices.
+    if top.require("user", str) != user:
+        raise top.error("user", "is not the user whose file this is")
+    sections = top.sections("devices")
+    if len(sections) > DEVICES_MAX:
+        raise top.error("devices", f"lists {len(sections)} devices, more than {DEVICES_MAX}")
+    devices = tuple(_parse_device(section) for section in sections)
+    for index, device in enumerate(devices):
+        for other in devices[:index]:
+            for key in ("serial_number", "name"):
+                if getattr(device, key) == getattr(other, key):
+                    raise sections[index].error(key, "is another device's as well")
+    return devices
+
+
+def _parse_device(section: Section) -> Device:
+    device_type = section.require("type", str)
+    if device_type.lower() == "sms":
+        raise section.error("type", f"is sms. {SMS_REASON}")
+    if device_type not in _READERS:
+        raise section.error("type", f"is '{device_type}', not one of {', '.join(_READERS)}")
+    return _READERS[device_type](section)
+
+
+def _parse_virtual(section: Section) -> VirtualDevice:
+    section.require_known(_VIRTUAL_KEYS)
+    return VirtualDevice(
+        serial_number=_text(section, "serial_number"),
+        name=_text(section, "name"),
+        enabled_at=_time(section, "enabled_at"),
+        parameters=_parameters(section),
+        sealed_seed=_text(section, "secret"),
+    )
+
+
+def _parameters(section: Section) -> Parameters:
+    algorithm = section.require("algorithm", str)
+    digits, period = section.require("digits", int), section.require("period", int)
+    if algorithm not in set(Algorithm):
+        raise section.error("algorithm", f"is not one of {', '.join(Algorithm)}")
+    if digits not in DIGITS:
+        raise section.error("digits", f"is not one of {DIGITS}")
+    if period not in PERIODS:
+        raise section.error("period", f"is not one of {PERIODS} seconds")
+    return Parameters(Algorithm(algorithm), digits, period)
+
+
+def _text(section: Section, key: str) -> str:
+    text = section.require(key, str)
+    if not text:
+        raise section.error(key, "is empty")
+    return text
+
+
+def _time(section: Section, key: str) -> datetime.datetime:
+    moment = section.require(key, datetime.datetime)
+    if moment.tzinfo is None:
+        raise section.error(key, "has no time zone; write it in UTC with a final Z")
+    return moment.astimezone(datetime.UTC)
+
+
+_VIRTUAL_KEYS: Final = (
+    "serial_number", "type", "name", "enabled_at", "algorithm", "digits", "period", "secret",
+)  # fmt: skip
+_READERS: Final = {"virtual": _parse_virtual}
+
+
+def format_devices(user: str, devices: Iterable[Device]) -> bytes:
+    """Return the device file's bytes, which ``parse_devices`` reads back to the same devices."""
+    document = {
+        "version": VERSION,
+        "user": user,
+        "devices": [
+            {
+                "serial_number": device.serial_number,
+                "type": device.type,
+                "name": device.name,
+                "enabled_at": device.enabled_at,
+                "algorithm": device.parameters.algorithm.value,
+                "digits": device.parameters.digits,
+                "period": device.parameters.period,
+                "secret": device.sealed_seed,
+            }
+            for device in devices
+        ],
+    }
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    return text.encode()
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper with times as RFC 3339 writes them, in UTC."""
+
+
+def _represent_time(dumper: yaml.SafeDumper, moment: datetime.datetime) -> yaml.Node:
+    text = moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dumper.represent_scalar("tag:yaml.org,2002:timestamp", text)
+
+
+_Dumper.add_representer(datetime.datetime, _represent_time)
+
+
+__all__ = [
+    "DEVICES_MAX", "Device", "DocumentError", "VirtualDevice", "format_devices", "parse_devices",
+    "require_name", "require_user", "serial_number_of",
+]  # fmt: skip

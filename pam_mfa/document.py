@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Strict YAML: PyYAML's safe loader, with every key's line kept and nothing silently accepted.
+
+Refused here: aliases and merge keys (they blow up), duplicate keys (the last would win), keys
+that are not text, more than one document. Owns reading only; what a document means is for
+``policy`` and ``devices``. Only the composer and the constructor of libyaml's loader are used.
+"""
+
+import difflib
+from collections.abc import Collection, Iterator
+from typing import Any, TypeVar
+
+import yaml
+
+from pam_mfa.errors import DocumentError
+
+SIZE_MAX = 65536  # bytes
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TEXT = "tag:yaml.org,2002:str"
+_T = TypeVar("_T")
+_KINDS = {str: "text", int: "a whole number", bool: "true or false", list: "a list"}
+
+
+class Section:
+    """A mapping of a document: values by key, and the line that each key stands on."""
+
+    def __init__(self, source: str, path: str, line: int) -> None:
+        """Start an empty mapping; ``path`` is its keys from the top, for messages."""
+        self.source = source
+        self.path = path
+        self.line = line
+        self._values: dict[str, Any] = {}
+        self._lines: dict[str, int] = {}
+
+    def put(self, key: str, value: object, line: int) -> None:
+        """Add a key once.
+
+        Raises:
+            DocumentError: the key stands in the mapping already.
+        """
+        if key in self._values:
+            raise DocumentError(
+                f"{self.source}, line {line}: {self._name(key)} stands here a second time, "
+                f"first in line {self._lines[key]}",
+                hint="Remove one of the two.",
+            )
+        self._values[key] = value
+        self._lines[key] = line
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the key is there."""
+        return key in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the keys in the document's order."""
+        return iter(self._values)
+
+    def error(self, key: str, problem: str, hint: str = "") -> DocumentError:
+        """Make the error for a value, naming file, line and key."""
+        line = self._lines.get(key, self.line)
+        return DocumentError(f"{self.source}, line {line}: {self._name(key)} {problem}", hint=hint)
+
+    def require_known(self, known: Collection[str]) -> None:
+        """Refuse every key that is not among the known ones, naming the nearest.
+
+        Raises:
+            DocumentError: a key is unknown.
+        """
+        for key in self._values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                raise self.error(
+                    key,
+                    "is not a known key",
+                    f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(known))}.",
+                )
+
+    def get(self, key: str, kind: type[_T], default: _T) -> _T:
+        """Return a value of the given kind, or the default where the key is absent.
+
+        Raises:
+            DocumentError: the value is of another kind.
+        """
+        return self.require(key, kind) if key in self._values else default
+
+    def require(self, key: str, kind: type[_T]) -> _T:
+        """Return a value of the given kind.
+
+        Raises:
+            DocumentError: the key is absent or its value is of another kind.
+        """
+        if key not in self._values:
+            raise self.error(key, "is missing")
+        value = self._values[key]
+        # bool is an int to isinstance: `digits: yes` must not read as 1.
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.error(key, f"must be {_KINDS.get(kind, kind.__name__)}")
+        return value
+
+    def section(self, key: str) -> "Section":
+        """Return the mapping under a key; an empty one where the key is absent.
+
+        Raises:
+            DocumentError: the value is not a mapping.
+        """
+        if key not in self._values:
+            return Section(self.source, self._name(key), self.line)
+        value = self._values[key]
+        if not isinstance(value, Section):
+            raise self.error(key, "must be a mapping of keys to values")
+        return value
+
+    def sections(self, key: str) -> list["Section"]:
+        """Return the list of mappings under a key.
+
+        Raises:
+            DocumentError: the key is absent or the value is not such a list.
+        """
+        values = self.require(key, list)
+        for value in values:
+            if not isinstance(value, Section):
+                raise self.error(key, "must be a list of mappings")
+        return values
+
+    def texts(self, key: str) -> list[str]:
+        """Return the list of texts under a key.
+
+        Raises:
+            DocumentError: the key is absent or the value is not such a list.
+        """
+        values = self.require(key, list)
+        for value in values:
+            if not isinstance(value, str):
+                raise self.error(key, "must be a list of words")
+        return values
+
+    def _name(self, key: str) -> str:
+        return f"'{self.path}.{key}'" if self.path else f"'{key}'"
+
+
+class _Reader:
+    """Turns a composed node graph into sections and plain values, refusing shared nodes."""
+
+    def __init__(self, loader: Any, source: str) -> None:  # noqa: ANN401 - PyYAML has no types for it
+        self._loader = loader
+        self._source = source
+        self._seen: set[int] = set()
+
+    def value(self, node: yaml.Node, path: str) -> Any:  # noqa: ANN401 - a document's value
+        line = node.start_mark.line + 1
+        if id(node) in self._seen:
+            raise DocumentError(
+                f"{self._source}, line {line}: an alias ('*name') is used",
+                hint="Write the value out; aliases are refused.",
+            )
+        self._seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._section(node, path, line)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, f"{path}[{i}]") for i, item in enumerate(node.value)]
+        return self._scalar(node, line)
+
+    def _section(self, node: yaml.MappingNode, path: str, line: int) -> Section:
+        section = Section(self._source, path, line)
+        for key_node, value_node in node.value:
+            key_line = key_node.start_mark.line + 1
+            if key_node.tag != _TEXT:
+                raise DocumentError(f"{self._source}, line {key_line}: a key is not a word")
+            key = str(key_node.value)
+            inner = f"{path}.{key}" if path else key
+            section.put(key, self.value(value_node, inner), key_line)
+        return section
+
+    def _scalar(self, node: yaml.Node, line: int) -> object:
+        if node.tag == _TEXT:  # most of them, and the constructor is slow
+            return str(node.value)
+        try:
+            value: object = self._loader.construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            raise DocumentError(f"{self._source}, line {line}: a value cannot be read") from error
+        return value
+
+
+def parse_document(data: bytes, source: str) -> Section:
+    """Read one YAML document whose top is a mapping.
+
+    Args:
+        data: the file's bytes, at most ``SIZE_MAX``.
+        source: the file's name, for messages.
+
+    Raises:
+        DocumentError: it is too long, not UTF-8, not YAML, or refused for one of the reasons above.
+    """
+    if len(data) > SIZE_MAX:
+        raise DocumentError(f"{source} has {len(data)} bytes, more than {SIZE_MAX}")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"{source} is not UTF-8 at byte {error.start}") from error
+    loader = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise DocumentError(f"{source} does not hold a mapping of keys to values")
+        section = _Reader(loader, source).value(node, "")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise DocumentError(f"{source}{where}: {error.problem or error.context}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DocumentError(f"{source} cannot be read as YAML") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+    assert isinstance(section, Section)  # noqa: S101 - a mapping node was read
+    return section

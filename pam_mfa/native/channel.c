@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "channel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+long long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/* Bound the next connect, send or receive; false when the time is up. */
+static bool set_timeout(int fd, int option, long long deadline)
+{
+	long long left = deadline - now_ms();
+	struct timeval wait = { left / 1000, left % 1000 * 1000 };
+
+	return left > 0 && setsockopt(fd, SOL_SOCKET, option, &wait, sizeof(wait)) == 0;
+}
+
+static int connect_until(int fd, const struct sockaddr_un *address, long long deadline)
+{
+	errno = ETIMEDOUT;
+	while (set_timeout(fd, SO_SNDTIMEO, deadline)) {
+		if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
+			return 0;
+		if (errno != EINTR)
+			break;
+	}
+	return errno;
+}
+
+int channel_open(const char *root, long long deadline, const char **why)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	size_t size = sizeof(address.sun_path);
+
+	*why = "root= is too long for a socket's path";
+	if ((size_t)snprintf(address.sun_path, size, "%s/run/pam_mfa/verify.sock", root) >= size)
+		return -1;
+	*why = "no descriptor for a socket";
+	int low = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	/* Above 2: a host that closed its standard descriptors may still talk through them. */
+	int fd = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, 3);
+	if (low >= 0)
+		close(low);
+	if (fd < 0)
+		return -1;
+	int error = connect_until(fd, &address, deadline);
+	if (error == 0)
+		return fd;
+	close(fd);
+	/* Only "nobody listens" starts a verifier; a full queue or a refusal does not. */
+	if (error == ENOENT || error == ECONNREFUSED)
+		return verifier_start(PAM_MFAD, root, deadline, why);
+	*why = "the verifier's socket did not take the connection";
+	return -1;
+}
+
+bool channel_send(int fd, const void *data, size_t size, long long deadline)
+{
+	while (set_timeout(fd, SO_SNDTIMEO, deadline)) {
+		ssize_t sent = send(fd, data, size, MSG_NOSIGNAL);
+		if (sent >= 0 || errno != EINTR)
+			return sent == (ssize_t)size;
+	}
+	return false;
+}
+
+ssize_t channel_receive(int fd, void *data, size_t capacity, long long deadline)
+{
+	struct iovec part = { data, capacity };
+
+	while (set_timeout(fd, SO_RCVTIMEO, deadline)) {
+		/* No room for control data: descriptors that a liar sends the kernel closes. */
+		struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+		ssize_t size = recvmsg(fd, &message, 0);
+		if (size > 0 && (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0)
+			return size;
+		if (size >= 0 || errno != EINTR)
+			return -1;
+	}
+	return -1;
+}

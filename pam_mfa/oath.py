@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-time passwords: HOTP (RFC 4226) and TOTP (RFC 6238), computed by pyotp.
+
+Owns the words of the two RFCs and nothing else: no clock, no state, no device.
+"""
+
+import base64
+import binascii
+import enum
+import hashlib
+import re
+from typing import Final, NamedTuple
+
+import pyotp
+
+from pam_mfa.errors import RefusedError
+from pam_mfa.secret import Secret
+
+DIGITS: Final = (6, 7, 8)
+PERIODS: Final = (30, 60)  # seconds
+SEED_BITS: Final = 160  # RFC 4226, section 4, R6: recommended length of the shared secret
+SEED_BITS_MINIMUM: Final = 112  # NIST SP 800-63B-4, 3.1.4.1; pyotp refuses less
+SEED_BYTES_MAXIMUM: Final = 128
+_CODE = re.compile(r"[0-9]{6,8}", re.ASCII)
+
+
+class Algorithm(enum.StrEnum):
+    """The HMAC's hash (RFC 6238, section 1.2)."""
+
+    SHA1 = "SHA1"
+    SHA256 = "SHA256"
+    SHA512 = "SHA512"
+
+
+_HASHES: Final = {
+    Algorithm.SHA1: hashlib.sha1,
+    Algorithm.SHA256: hashlib.sha256,
+    Algorithm.SHA512: hashlib.sha512,
+}
+
+
+class Parameters(NamedTuple):
+    """How a device makes its codes."""
+
+    algorithm: Algorithm = Algorithm.SHA1
+    digits: int = 6
+    period: int = 30  # seconds; "time step" X in RFC 6238
+
+
+def time_step(now: float, period: int) -> int:
+    """Return T of RFC 6238, section 4.2, with T0 = 0; ``now`` in seconds since the epoch."""
+    return int(now) // period
+
+
+def codes(seed: Secret, parameters: Parameters, steps: range) -> list[str]:
+    """Return the code of each time step or counter (RFC 4226, section 5.3)."""
+    otp = pyotp.HOTP(
+        encode_seed(seed),
+        digits=parameters.digits,
+        digest=_HASHES[parameters.algorithm],
+    )
+    return [otp.at(step) for step in steps]
+
+
+def is_code(text: str) -> bool:
+    """Whether a text has the form of a code: 6 to 8 ASCII digits."""
+    return _CODE.fullmatch(text) is not None
+
+
+def encode_seed(seed: Secret) -> str:
+    """Return a seed in base32 without padding, as it is typed and put into a QR code."""
+    return base64.b32encode(seed.reveal()).decode("ascii").rstrip("=")
+
+
+def parse_seed(text: str) -> Secret:
+    """Read a seed as people paste it: base32, in any case, with spaces or dashes.
+
+    Raises:
+        RefusedError: it is no base32 or has the wrong length.
+    """
+    compact = re.sub(r"[\s-]", "", text).rstrip("=").upper()
+    try:
+        raw = base64.b32decode(compact + "=" * (-len(compact) % 8))
+    except (binascii.Error, ValueError) as error:
+        raise RefusedError(
+            "the secret is not base32 (letters A to Z and digits 2 to 7)",
+            hint="Copy it again from the device's own page, without other words around it.",
+        ) from error
+    if not SEED_BITS_MINIMUM <= len(raw) * 8 <= SEED_BYTES_MAXIMUM * 8:
+        raise RefusedError(
+            f"the secret has {len(raw) * 8} bits; {SEED_BITS_MINIMUM} to "
+            f"{SEED_BYTES_MAXIMUM * 8} are accepted (NIST SP 800-63B)",
+            hint="Let the command make a secret: leave --secret out.",
+        )
+    return Secret(raw)
+
+
+def provisioning_uri(seed: Secret, parameters: Parameters, *, account: str, issuer: str) -> str:
+    """Return the otpauth URI that authenticator applications read from a QR code."""
+    totp = pyotp.TOTP(
+        encode_seed(seed),
+        digits=parameters.digits,
+        digest=_HASHES[parameters.algorithm],
+        interval=parameters.period,
+    )
+    return totp.provisioning_uri(name=account, issuer_name=issuer)

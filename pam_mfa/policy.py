@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy: what the file says, and what it decides.
+
+Pure: bytes and a context in, a decision out; the only room that decides. Unknown keys are
+refused with their line and the nearest known key, because a misspelled rule is a hole.
+"""
+
+import enum
+import re
+from typing import NamedTuple, TypeVar
+
+from pam_mfa.document import Section, parse_document
+from pam_mfa.lockout import LockoutRule
+from pam_mfa.wire import Phase
+
+VERSION = 1
+_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d)", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 366 * 86400  # seconds
+_FAILURES_MAX = 1000
+_PROMPTS_MAX = 10
+_WINDOW_MAX = 10  # time steps: five minutes either side
+
+
+_Word = TypeVar("_Word", bound=enum.StrEnum)
+
+DEVICE_TYPES = ("ssh-key", "fido", "virtual", "token", "recovery")
+SMS_REASON = (
+    "SMS is not a device type: messages are intercepted, redirected by SIM swaps and not bound "
+    "to this login (NIST SP 800-63B-4 restricts them, AWS IAM no longer offers them)"
+)
+
+
+class Mode(enum.StrEnum):
+    """Whether a denial is enforced or only recorded."""
+
+    ENFORCE = "enforce"
+    REPORT_ONLY = "report-only"
+
+
+class Unenrolled(enum.StrEnum):
+    """What becomes of a user without a device."""
+
+    DENY = "deny"
+    ALLOW = "allow"
+
+
+class Policy(NamedTuple):
+    """A policy file's meaning, with the defaults of what it leaves out."""
+
+    mode: Mode = Mode.ENFORCE
+    devices: tuple[str, ...] = DEVICE_TYPES
+    unenrolled: Unenrolled = Unenrolled.DENY
+    prompts: int = 3
+    window: int = 1  # time steps either side
+    lockout: LockoutRule = LockoutRule()
+
+
+class Action(enum.Enum):
+    """What an attempt has to do."""
+
+    NOTHING = "nothing"  # this phase has nothing to verify
+    VERIFY = "verify"
+
+
+class Decision(NamedTuple):
+    """What policy asks of one attempt."""
+
+    action: Action
+    devices: tuple[str, ...]
+
+
+def decide(policy: Policy, phase: Phase) -> Decision:
+    """Decide what an attempt in this phase has to do."""
+    if phase is not Phase.AUTH:
+        return Decision(Action.NOTHING, ())
+    return Decision(Action.VERIFY, policy.devices)
+
+
+def asks_everyone(policy: Policy) -> bool:
+    """Whether users without a device are asked for a code like the others, so as not to show."""
+    return policy.mode is Mode.ENFORCE and policy.unenrolled is Unenrolled.DENY
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``45s``, ``15m``, ``12h`` or ``7d``.
+
+    Raises:
+        ValueError: it is none of these, zero, or more than a year.
+    """
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= _LONGEST:
+        raise ValueError(text)
+    return float(seconds)
+
+
+def parse_policy(data: bytes, source: str) -> Policy:
+    """Read a policy file.
+
+    Args:
+        data: the file's bytes.
+        source: its name, for messages.
+
+    Raises:
+        DocumentError: with the line, the key, and the nearest known key.
+    """
+    top = parse_document(data, source)
+    top.require_known(("version", "mode", "defaults", "totp", "lockout"))
+    if top.require("version", int) != VERSION:
+        raise top.error("version", f"must be {VERSION} for this program")
+    defaults = top.section("defaults")
+    defaults.require_known(("devices", "unenrolled", "prompts"))
+    totp = top.section("totp")
+    totp.require_known(("window",))
+    return Policy(
+        mode=_word(top, "mode", Mode, Mode.ENFORCE),
+        devices=_devices(defaults),
+        unenrolled=_word(defaults, "unenrolled", Unenrolled, Unenrolled.DENY),
+        prompts=_number(defaults, "prompts", (1, _PROMPTS_MAX), 3),
+        window=_number(totp, "window", (0, _WINDOW_MAX), 1),
+        lockout=_lockout(top.section("lockout")),
+    )
+
+
+def _word(section: Section, key: str, words: type[_Word], default: _Word) -> _Word:
+    text = section.get(key, str, default.value)
+    if text not in {word.value for word in words}:
+        raise section.error(key, f"is '{text}', not one of {', '.join(words)}")
+    return words(text)
+
+
+def _number(section: Section, key: str, limits: tuple[int, int], default: int) -> int:
+    number = section.get(key, int, default)
+    if not limits[0] <= number <= limits[1]:
+        raise section.error(key, f"is {number}, not {limits[0]} to {limits[1]}")
+    return number
+
+
+def _duration(section: Section, key: str, default: float) -> float:
+    if key not in section:
+        return default
+    try:
+        return parse_duration(section.require(key, str))
+    except ValueError as error:
+        raise section.error(
+            key, "is not a length of time", "Write it as 45s, 15m, 12h or 7d."
+        ) from error
+
+
+def _devices(section: Section) -> tuple[str, ...]:
+    if "devices" not in section:
+        return DEVICE_TYPES
+    types = section.texts("devices")
+    if not types:
+        raise section.error("devices", "is empty, so nobody could ever log in")
+    for index, device_type in enumerate(types):
+        if device_type.lower() == "sms":
+            raise section.error("devices", f"names sms. {SMS_REASON}")
+        if device_type not in DEVICE_TYPES:
+            known = ", ".join(DEVICE_TYPES)
+            raise section.error("devices", f"names '{device_type}', not one of {known}")
+        if device_type in types[:index]:
+            raise section.error("devices", f"names '{device_type}' twice")
+    return tuple(types)
+
+
+def _lockout(section: Section) -> LockoutRule:
+    section.require_known(("failures", "within", "for"))
+    default = LockoutRule()
+    return LockoutRule(
+        failures=_number(section, "failures", (1, _FAILURES_MAX), default.failures),
+        within=_duration(section, "within", default.within),
+        lock_for=_duration(section, "for", default.lock_for),
+    )

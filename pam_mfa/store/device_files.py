@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded store of devices: one YAML file a user.
+
+Owns file names, safety and locking; what a device is, ``devices`` knows.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+from pam_mfa.devices import Device, format_devices, parse_devices
+from pam_mfa.document import SIZE_MAX, parse_document
+from pam_mfa.errors import BrokenSystemError
+from pam_mfa.store.files import read_file, replace_file
+
+_ENCODED_MAX = 200  # a file name has 255 bytes, the draft's suffix included
+_SUFFIX = ".yaml"
+
+
+def encode_user(user: str) -> str:
+    """Return a file name's stem for any user name, one stem a name.
+
+    Bytes other than ASCII letters, digits and ``_-.~`` become ``%XX``, and so does a leading
+    dot: no name is a path, hidden, or ``..``. What would be too long for a file name ends in its
+    SHA-256 instead.
+    """
+    raw = user.encode("utf-8", "surrogateescape")
+    encoded = urllib.parse.quote_from_bytes(raw, safe="")
+    if encoded.startswith("."):
+        encoded = f"%2E{encoded[1:]}"
+    if len(encoded) <= _ENCODED_MAX:
+        return encoded
+    # "%%" stands in no plain encoding, so no name can be made to collide with a hashed one.
+    return f"{encoded[:100].rpartition('%')[0]}%%{hashlib.sha256(raw).hexdigest()}"
+
+
+class DeviceFiles:
+    """The device files in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take the directory; it is not touched yet."""
+        self._directory = directory
+
+    def path(self, user: str) -> Path:
+        """Return where a user's devices are kept."""
+        return self._directory / f"{encode_user(user)}{_SUFFIX}"
+
+    def read(self, user: str) -> tuple[Device, ...]:
+        """Return a user's devices; none where the user is not enrolled.
+
+        Raises:
+            UnsafeFileError: the file is not a regular file of ours, or others can get at it.
+            DocumentError: its content is wrong.
+        """
+        path = self.path(user)
+        try:
+            data = read_file(path, owners={os.geteuid()}, forbidden=0o077, size_max=SIZE_MAX)
+        except FileNotFoundError:
+            return ()
+        return parse_devices(data, str(path), user)
+
+    def write(self, user: str, devices: tuple[Device, ...]) -> None:
+        """Replace a user's devices, durably; call it under ``lock``.
+
+        Raises:
+            BrokenSystemError: it could not be written; the old devices stand.
+        """
+        replace_file(self.path(user), format_devices(user, devices), 0o600)
+
+    def users(self) -> Iterator[str]:
+        """Go through the users that have a device file, by name."""
+        for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
+            stem = path.name.removesuffix(_SUFFIX)
+            if "%%" not in stem:
+                raw = urllib.parse.unquote_to_bytes(stem)
+                yield raw.decode("utf-8", "surrogateescape")
+            else:
+                yield self._name_inside(path)
+
+    def _name_inside(self, path: Path) -> str:
+        data = read_file(path, owners={os.geteuid()}, forbidden=0o077, size_max=SIZE_MAX)
+        return parse_document(data, str(path)).require("user", str)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other writers out while devices are read, changed and written.
+
+        Raises:
+            BrokenSystemError: the lock file cannot be made.
+        """
+        path = self._directory / ".lock"
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise BrokenSystemError(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)

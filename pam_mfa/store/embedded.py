@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store on this host: device files, SQLite state and the audit log under one root."""
+
+import datetime
+import os
+
+from pam_mfa.devices import Device, VirtualDevice, format_devices, parse_devices
+from pam_mfa.errors import DocumentError, SealError, UnsafeFileError
+from pam_mfa.oath import SEED_BITS, Parameters
+from pam_mfa.secret import Secret
+from pam_mfa.store.device_files import DeviceFiles, encode_user
+from pam_mfa.store.enrollment import Enrollment, OpenDevice, Standing
+from pam_mfa.store.layout import Layout
+from pam_mfa.store.ledger import Ledger
+from pam_mfa.store.seal import Sealer, load_sealer
+from pam_mfa.store.state import Change, Claim
+
+_DECOY_USER = "?"
+_DECOY_SLOTS = 1024  # rows at most that unknown names can fill
+
+
+class EmbeddedStore:
+    """Files and SQLite under one root."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Open the seal key; other files are opened when needed.
+
+        Raises:
+            BrokenSystemError: there is no usable seal key.
+        """
+        self.device_files = DeviceFiles(layout.devices)
+        self.sealer = load_sealer(layout)
+        self._ledger = Ledger(layout)
+        self._decoy = _decoy_document(self.sealer)
+
+    def read_enrollment(self, user: str) -> Enrollment:
+        """Return what a user can be verified by.
+
+        A name without devices gets a decoy, read and unsealed like a real device, so that the
+        time taken does not tell who is enrolled.
+        """
+        try:
+            devices = self.device_files.read(user)
+        except (UnsafeFileError, DocumentError) as error:
+            return self._decoy_enrollment(user, Standing.UNREADABLE, str(error))
+        if not devices:
+            return self._decoy_enrollment(user, Standing.NOT_ENROLLED, "")
+        opened, problems = self._open_devices(user, devices)
+        if not opened:
+            return self._decoy_enrollment(user, Standing.UNREADABLE, problems)
+        return Enrollment(encode_user(user), Standing.ENROLLED, opened, problems)
+
+    def commit(self, claims: list[Claim]) -> list[Change]:
+        """Judge claims; then their changes and records are on disk.
+
+        Raises:
+            StateError: nothing was changed.
+            AuditError: the changes stand, their records are not in the log; tell no success.
+        """
+        return self._ledger.commit(claims)
+
+    def pseudonym(self, text: str) -> str:
+        """Return the keyed hash of a name."""
+        return self.sealer.pseudonym(text)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._ledger.close()
+
+    def _decoy_enrollment(self, user: str, standing: Standing, problem: str) -> Enrollment:
+        decoys, _ = self._open_devices(
+            _DECOY_USER, parse_devices(self._decoy, "decoy", _DECOY_USER)
+        )
+        slot = int(self.pseudonym(user), 16) % _DECOY_SLOTS
+        return Enrollment(f"?{slot}", standing, decoys, problem)
+
+    def _open_devices(
+        self, user: str, devices: tuple[Device, ...]
+    ) -> tuple[tuple[OpenDevice, ...], str]:
+        """Unseal what opens; a device that does not leaves the others usable."""
+        opened, problems = [], []
+        for device in devices:
+            try:
+                seed = self.sealer.open(device.sealed_seed, user, device.serial_number)
+                opened.append(OpenDevice(device, seed))
+            except SealError as error:
+                problems.append(str(error))
+        return tuple(opened), "; ".join(problems)
+
+
+def _decoy_document(sealer: Sealer) -> bytes:
+    seed = Secret(os.urandom(SEED_BITS // 8))
+    serial_number = "virtual/?/decoy"
+    sealed = sealer.seal(seed, _DECOY_USER, serial_number)
+    now = datetime.datetime.now(datetime.UTC)
+    decoy = VirtualDevice(serial_number, "decoy", now, Parameters(), sealed)
+    return format_devices(_DECOY_USER, (decoy,))

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading and replacing files that must not be trusted by their name.
+
+A file is judged by its open descriptor, so that what was checked is what is read; a new version
+takes the old one's place whole or not at all.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from pam_mfa.errors import BrokenSystemError, UnsafeFileError
+
+
+def read_file(path: Path, *, owners: Collection[int], forbidden: int, size_max: int) -> bytes:
+    """Return a regular file's bytes.
+
+    Args:
+        path: its name; the last part must not be a symbolic link.
+        owners: user ids that may own it.
+        forbidden: permission bits that must not be set.
+        size_max: bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnsafeFileError: it is not as the arguments say, or cannot be opened.
+    """
+    # pam_oath CVE-2024-47191, pam-u2f CVE-2019-12209: no links; O_NONBLOCK: a fifo must not hang.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnsafeFileError(
+            f"{path} cannot be opened: {error.strerror}", hint=f"See: ls -l {path}"
+        ) from error
+    with contextlib.closing(os.fdopen(descriptor, "rb")) as file:
+        _require_safe(path, os.fstat(descriptor), owners, forbidden)
+        data = file.read(size_max + 1)
+    if len(data) > size_max:
+        raise UnsafeFileError(f"{path} is larger than {size_max} bytes")
+    return data
+
+
+def _require_safe(path: Path, about: os.stat_result, owners: Collection[int], bits: int) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        raise UnsafeFileError(
+            f"{path} is not a regular file", hint="Move it away and restore the file."
+        )
+    if about.st_uid not in owners:
+        raise UnsafeFileError(
+            f"{path} belongs to user id {about.st_uid}, not to {' or '.join(map(str, owners))}",
+            hint=f"If its content is right: chown {next(iter(owners))} {path}",
+        )
+    if about.st_mode & bits:
+        raise UnsafeFileError(
+            f"{path} has the mode {stat.S_IMODE(about.st_mode):04o}, "
+            f"which lets others at it ({bits:03o} must be clear)",
+            hint=f"If nobody used that: chmod {stat.S_IMODE(about.st_mode) & ~bits:04o} {path}",
+        )
+
+
+def replace_file(path: Path, data: bytes, mode: int) -> None:
+    """Make a file's new content durable, then put it in the old one's place.
+
+    Raises:
+        BrokenSystemError: it could not be written; the old file stands as it was.
+    """
+    with _draft(path, data, mode) as draft:
+        draft.rename(path)
+
+
+def create_file(path: Path, data: bytes, mode: int) -> None:
+    """Make a new file durable; where another process was first, its file stands.
+
+    Raises:
+        BrokenSystemError: it could not be written.
+    """
+    with _draft(path, data, mode) as draft, contextlib.suppress(FileExistsError):
+        os.link(draft, path)
+
+
+@contextlib.contextmanager
+def _draft(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """Write a durable draft beside a file, for the block to put in place; then tidy up."""
+    draft = path.with_name(f"{path.name}.{os.urandom(6).hex()}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(draft, flags, mode)
+        with contextlib.closing(os.fdopen(descriptor, "wb")) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        yield draft
+        sync_directory(path.parent)
+    except OSError as error:
+        raise BrokenSystemError(
+            f"{path} cannot be written: {error.strerror}",
+            hint=f"See: df {path.parent}; ls -ld {path.parent}",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def sync_directory(path: Path) -> None:
+    """Make a directory's names durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State and records made durable together, by one disk sync.
+
+A record is written into the state's outbox in the same transaction as the change that it tells
+of, and that transaction's sync makes both durable; then it is appended to the log, without a
+sync of its own. Rows leave the outbox after the log was synced. A record that a kill or a power
+loss kept from the log is found in the outbox by the next commit of any process, and appended.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from pam_mfa.audit import AuditLog, Event, format_event
+from pam_mfa.errors import StateError
+from pam_mfa.store.layout import Layout
+from pam_mfa.store.state import Change, Claim, Outbox, State
+
+_OUTBOX_MAX = 256  # rows that are kept before the log is synced and they are dropped
+
+
+class Ledger:
+    """The state and the audit log of one root."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Take the root; no file is touched yet."""
+        self._lock_path = layout.library / "commit.lock"
+        self._lock = -1
+        self._host = os.uname().nodename
+        self._audit = AuditLog(layout.audit_log)
+        self._state = State(layout.state, self._format_line)
+        self._last_id = 0  # of the last record that this process has put into the log
+
+    def commit(self, claims: list[Claim]) -> list[Change]:
+        """Judge claims; then their changes and records are on disk.
+
+        Raises:
+            StateError: nothing was changed.
+            AuditError: the changes stand, their records wait in the outbox; tell no success.
+        """
+        with self._locked():
+            committed = self._state.commit(claims, self._settle)
+            if committed.lines:
+                self._audit.write(committed.lines)
+                self._last_id = committed.last_id
+            return committed.changes
+
+    def close(self) -> None:
+        """Close the files."""
+        self._state.close()
+        self._audit.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
+
+    def _settle(self, outbox: Outbox) -> int:
+        """Append what is missing in the log; return the id up to which rows may be dropped."""
+        first, last = outbox.ids()
+        if last == self._last_id and last - first < _OUTBOX_MAX:
+            return 0
+        if last != self._last_id:  # another process was here, or one before us was killed
+            present = self._audit.recent()
+            self._audit.write([line for line in outbox.lines() if line not in present])
+            self._last_id = last
+        if last - first < _OUTBOX_MAX:
+            return 0
+        self._audit.sync()
+        return last
+
+    def _format_line(self, event: Event) -> bytes:
+        return format_event(event, os.urandom(8).hex(), self._host)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Take turns with other processes: the log's order is the order of the commits."""
+        try:
+            if self._lock < 0:
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._lock = os.open(self._lock_path, flags, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StateError(
+                f"{self._lock_path} cannot be locked: {error.strerror}",
+                hint=f"See: ls -ld {self._lock_path.parent}; df {self._lock_path.parent}",
+            ) from error
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)

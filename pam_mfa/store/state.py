@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded store of state: used time steps, failures, locks, and records on their way.
+
+Everything an attempt reads to be judged, and everything the judgement changes, is inside one
+write transaction: two sessions cannot both take a code, nor share one guess. Owns SQL and
+durability; the judge, who owns the rules, is handed in.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pam_mfa.audit import Event
+from pam_mfa.errors import StateError
+from pam_mfa.lockout import LockState
+
+SCHEMA_VERSION = 1
+_BUSY_SECONDS = 10.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS lock_state(
+    user TEXT PRIMARY KEY, failures TEXT NOT NULL, locked_until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS used_step(
+    serial_number TEXT PRIMARY KEY, step INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox(id INTEGER PRIMARY KEY, line BLOB NOT NULL);
+"""
+_UPSERT_LOCK = """INSERT INTO lock_state VALUES(?, ?, ?) ON CONFLICT(user)
+    DO UPDATE SET failures = excluded.failures, locked_until = excluded.locked_until"""
+# Never backward: not by a clock, a restored device, or two ways to the same device.
+_UPSERT_STEP = """INSERT INTO used_step VALUES(?, ?) ON CONFLICT(serial_number)
+    DO UPDATE SET step = max(step, excluded.step)"""
+
+
+# Two subqueries: min() and max() together would read the whole table.
+_OUTBOX_IDS = "SELECT (SELECT min(id) FROM outbox), (SELECT max(id) FROM outbox)"
+_INSERT_LINE = "INSERT INTO outbox(line) VALUES(?)"
+
+
+class Known(NamedTuple):
+    """What is known of one user when a claim is judged."""
+
+    lock: LockState
+    used_steps: Mapping[str, int]  # by serial number: the last time step that was accepted
+
+
+class Change(NamedTuple):
+    """A judgement: what is to be made durable, and whether the claim is accepted."""
+
+    accepted: bool
+    events: tuple[Event, ...]
+    lock: LockState | None = None  # None: as it was
+    used_steps: Mapping[str, int] = {}
+
+
+class Claim(NamedTuple):
+    """Something to be judged against what is known, and the judge for it."""
+
+    user_key: str
+    serial_numbers: tuple[str, ...]
+    judge: Callable[[Known], Change]
+
+
+class Committed(NamedTuple):
+    """What one transaction made durable."""
+
+    changes: list[Change]
+    lines: list[bytes]  # of the records, for the log
+    last_id: int  # of these records in the outbox; 0 where there are none
+
+
+class Outbox:
+    """Records that may be missing in the log, in their order."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Look at them inside a transaction."""
+        self._connection = connection
+
+    def ids(self) -> tuple[int, int]:
+        """Return the first and the last id; 0 where there are none."""
+        row = self._connection.execute(_OUTBOX_IDS).fetchone()
+        return row[0] or 0, row[1] or 0
+
+    def lines(self) -> list[bytes]:
+        """Return the records' lines."""
+        rows = self._connection.execute("SELECT line FROM outbox ORDER BY id").fetchall()
+        return [row[0] for row in rows]
+
+
+Settle = Callable[[Outbox], int]
+
+
+class State:
+    """One connection to the database; not for several threads."""
+
+    def __init__(self, path: Path, format_line: Callable[[Event], bytes]) -> None:
+        """Take the path, which is not touched yet, and what makes a record's line."""
+        self._path = path
+        self._format_line = format_line
+        self._connection: sqlite3.Connection | None = None
+
+    def commit(self, claims: Sequence[Claim], settle: Settle) -> Committed:
+        """Judge claims in one transaction and make what changes durable, records included.
+
+        Args:
+            claims: judged in this order, each seeing what those before it changed.
+            settle: called first, inside the transaction, with the outbox; it returns the id up
+                to which rows are safe in the log. Those before it are dropped, and it stays, so
+                that ids only ever grow.
+
+        Raises:
+            StateError: nothing was changed.
+        """
+        with self._transaction() as connection:
+            safe = settle(Outbox(connection))
+            if safe:
+                connection.execute("DELETE FROM outbox WHERE id < ?", (safe,))
+            changes = [_judge(connection, claim) for claim in claims]
+            lines = [self._format_line(event) for change in changes for event in change.events]
+            last = 0
+            for line in lines:
+                last = connection.execute(_INSERT_LINE, (line,)).lastrowid or 0
+            return Committed(changes, lines, last)
+
+    def close(self) -> None:
+        """Close the database."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._open()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise StateError(
+                f"the state {self._path} cannot be used: {error}",
+                hint=f"See: ls -l {self._path.parent}; df {self._path.parent}. "
+                "Until it can be written, every login is refused.",
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        # SQLite follows links and takes the mode from the umask: the file is made here.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(self._path, flags, 0o600))
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                _create(connection)
+            elif version != SCHEMA_VERSION:
+                raise StateError(
+                    f"the state {self._path} is of version {version}, this program's is "
+                    f"{SCHEMA_VERSION}",
+                    hint="Install the version of pam-mfa that wrote it, or a newer one.",
+                )
+            # FULL: a commit is on disk when it returns, in WAL mode too.
+            connection.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+
+def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
+    lock = _read_lock(connection, claim.user_key)
+    change = claim.judge(Known(lock, _read_steps(connection, claim.serial_numbers)))
+    if change.lock is not None:
+        failures = " ".join(map(repr, change.lock.failures))
+        values = (claim.user_key, failures, change.lock.locked_until)
+        connection.execute(_UPSERT_LOCK, values)
+    for serial_number, step in change.used_steps.items():
+        connection.execute(_UPSERT_STEP, (serial_number, step))
+    return change
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _SCHEMA.split(";"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _read_lock(connection: sqlite3.Connection, user_key: str) -> LockState:
+    row = connection.execute(
+        "SELECT failures, locked_until FROM lock_state WHERE user = ?", (user_key,)
+    ).fetchone()
+    return LockState(tuple(map(float, row[0].split())), row[1]) if row else LockState()
+
+
+def _read_steps(connection: sqlite3.Connection, serial_numbers: Sequence[str]) -> dict[str, int]:
+    steps: dict[str, int] = {}
+    for serial_number in serial_numbers:
+        row = connection.execute(
+            "SELECT step FROM used_step WHERE serial_number = ?", (serial_number,)
+        ).fetchone()
+        if row:
+            steps[serial_number] = row[0]
+    return steps

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One attempt at a login, from the request to the verdict.
+
+Free of I/O style: an attempt is a generator that yields what it needs (``Ask``, ``Listen``,
+``Commit``) and is sent the answer, so the same steps are driven by asyncio in the daemon and by
+blocking calls on demand. What has to be verified, ``policy`` decides; when a user is locked,
+``lockout`` does.
+"""
+
+import functools
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
+
+from pam_mfa import lockout
+from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
+from pam_mfa.devices import Device
+from pam_mfa.factors import code
+from pam_mfa.policy import Action, Mode, Policy, Unenrolled, asks_everyone, decide
+from pam_mfa.store import Change, Claim, Enrollment, Known, Standing, Store
+from pam_mfa.wire import Request, Result
+
+PROMPT = "Verification code: "
+
+
+class Caller(NamedTuple):
+    """The process that asks, by the kernel's word (SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    may_verify: bool  # root may verify anyone; another user only itself
+
+
+class Ask(NamedTuple):
+    """Needs a code asked for; the attempt goes on at once, while the person types."""
+
+    text: str
+
+
+class Listen(NamedTuple):
+    """Needs the answer; sent the text, or the Reason why there is none."""
+
+
+class Commit(NamedTuple):
+    """Needs a claim judged and made durable; sent the Change."""
+
+    claim: Claim
+
+
+class Verdict(NamedTuple):
+    """How an attempt ended."""
+
+    result: Result
+    reason: Reason | None = None
+
+
+Need = Ask | Listen | Commit
+Attempt = Generator[Need, Any, Verdict]
+Clock = Callable[[], float]  # seconds since the epoch
+
+
+class _Scene(NamedTuple):
+    """What stays the same throughout one attempt."""
+
+    request: Request
+    caller: Caller
+    policy: Policy
+    enrollment: Enrollment
+    shown_user: str  # "" for a name that no account has
+    pseudonym: str  # "" for a name that one has
+
+
+class _Guess(NamedTuple):
+    """One answer to the prompt."""
+
+    is_empty: bool
+    is_code: bool
+    matches: tuple[code.Match, ...]
+    at: float
+
+
+def attempt(
+    request: Request, caller: Caller, policy: Policy, store: Store, clock: Clock
+) -> Attempt:
+    """Verify one login.
+
+    Raises:
+        BrokenSystemError: state or records cannot be made durable, so no success may be told.
+    """
+    decision = decide(policy, request.phase)
+    if decision.action is Action.NOTHING:
+        return Verdict(Result.IGNORE)
+    # The prompt goes out before anything of the user is looked up: it cannot tell who is
+    # enrolled, not by its time either, and the look-up costs nobody any waiting.
+    is_asked_first = caller.may_verify and asks_everyone(policy)
+    if is_asked_first:
+        yield Ask(PROMPT)
+    scene = _set_scene(request, caller, policy, store)
+    if not is_asked_first:
+        if not caller.may_verify:
+            return (yield from _record(scene, clock, Reason.CALLER_NOT_ALLOWED, Result.DENIED))
+        if scene.enrollment.standing is Standing.NOT_ENROLLED:
+            return (yield from _pass_unenrolled(scene, clock))
+        yield Ask(PROMPT)
+    verdict = yield from _verify_code(scene, decision.devices, clock)
+    if verdict.result is Result.DENIED and policy.mode is Mode.REPORT_ONLY:
+        return Verdict(Result.IGNORE, verdict.reason)
+    return verdict
+
+
+def _pass_unenrolled(scene: _Scene, clock: Clock) -> Attempt:
+    """Let a user without devices by, where policy says so in so many words."""
+    if scene.policy.unenrolled is Unenrolled.ALLOW:
+        return (yield from _record(scene, clock, Reason.UNENROLLED_ALLOWED, Result.IGNORE))
+    return (yield from _record(scene, clock, Reason.NOT_ENROLLED, Result.IGNORE))
+
+
+def _set_scene(request: Request, caller: Caller, policy: Policy, store: Store) -> _Scene:
+    enrollment = store.read_enrollment(request.user)
+    is_known = request.uid is not None or enrollment.standing is not Standing.NOT_ENROLLED
+    return _Scene(
+        request=request,
+        caller=caller,
+        policy=policy,
+        enrollment=enrollment,
+        shown_user=request.user if is_known else "",
+        pseudonym="" if is_known else store.pseudonym(request.user),
+    )
+
+
+def _verify_code(scene: _Scene, types: tuple[str, ...], clock: Clock) -> Attempt:
+    """Judge and record answers to the prompt, which is out already, as often as policy allows."""
+    usable = tuple(each for each in scene.enrollment.devices if each.device.type in types)
+    serial_numbers = tuple(each.device.serial_number for each in usable)
+    window = scene.policy.window
+    reason = Reason.NO_CONVERSATION
+    for prompt in range(scene.policy.prompts):
+        if prompt:
+            yield Ask(PROMPT)
+        expected = code.expect_codes(usable, clock(), window)
+        answer = yield Listen()
+        if isinstance(answer, Reason):
+            return (yield from _record(scene, clock, answer, Result.DENIED))
+        now = clock()
+        if code.moment_of(usable, now) != expected.moment:
+            expected = code.expect_codes(usable, now, window)
+        typed = code.parse_answer(answer)
+        matches = code.find_matches(typed, expected)
+        guess = _Guess(not answer.strip(), bool(typed), matches, now)
+        judge = functools.partial(_judge, scene, guess)
+        change = yield Commit(Claim(scene.enrollment.user_key, serial_numbers, judge))
+        reason = change.events[0].reason
+        if change.accepted:
+            return Verdict(Result.SUCCESS, reason)
+    return Verdict(Result.DENIED, reason)
+
+
+def _judge(scene: _Scene, guess: _Guess, known: Known) -> Change:
+    """Judge one guess inside the store's transaction.
+
+    Every refusal writes the lock's row and one record, so that none is faster than another.
+    """
+    if scene.enrollment.standing is not Standing.ENROLLED:
+        is_missing = scene.enrollment.standing is Standing.NOT_ENROLLED
+        reason = Reason.NOT_ENROLLED if is_missing else Reason.DEVICES_UNREADABLE
+        return _refuse(scene, guess, reason, known.lock)
+    if lockout.is_locked(known.lock, guess.at):
+        return _refuse(scene, guess, Reason.LOCKED, known.lock)
+    if guess.is_empty:
+        return _refuse(scene, guess, Reason.EMPTY_ANSWER, known.lock)
+    if not guess.matches:
+        return _count_failure(scene, guess, known)
+    fresh = code.find_fresh(guess.matches, known.used_steps)
+    if fresh is None:  # a right code sent twice is no guess, so it is not counted as one
+        return _refuse(scene, guess, Reason.CODE_REUSED, known.lock, guess.matches[0].device)
+    event = _event(scene, guess.at, Outcome.SUCCESS, Reason.CODE_ACCEPTED, fresh.device)
+    used = {fresh.device.serial_number: fresh.step}
+    forgiven = None if known.lock == lockout.LockState() else lockout.LockState()
+    return Change(accepted=True, events=(event,), lock=forgiven, used_steps=used)
+
+
+def _count_failure(scene: _Scene, guess: _Guess, known: Known) -> Change:
+    reason = Reason.WRONG_CODE if guess.is_code else Reason.MALFORMED_CODE
+    lock = lockout.register_failure(known.lock, scene.policy.lockout, guess.at)
+    change = _refuse(scene, guess, reason, lock)
+    if not lockout.is_locked(lock, guess.at):
+        return change
+    event = _event(scene, guess.at, Outcome.SUCCESS, Reason.TOO_MANY_FAILURES)
+    return change._replace(events=(*change.events, event._replace(name=EventName.LOCK_USER)))
+
+
+def _refuse(
+    scene: _Scene,
+    guess: _Guess,
+    reason: Reason,
+    lock: lockout.LockState,
+    device: Device | None = None,
+) -> Change:
+    is_broken = reason is Reason.DEVICES_UNREADABLE
+    outcome = Outcome.ERROR if is_broken else Outcome.DENIED
+    event = _event(scene, guess.at, outcome, reason, device)
+    return Change(accepted=False, events=(event,), lock=lock)
+
+
+def _record(scene: _Scene, clock: Clock, reason: Reason, result: Result) -> Attempt:
+    """Record an end that no code led to, and return its verdict."""
+    is_skip = reason is Reason.UNENROLLED_ALLOWED
+    event = _event(scene, clock(), Outcome.SUCCESS if is_skip else Outcome.DENIED, reason)
+    if is_skip:
+        event = event._replace(name=EventName.SKIP_MFA)
+    change = Change(accepted=False, events=(event,))
+    yield Commit(Claim(scene.enrollment.user_key, (), lambda _: change))
+    return Verdict(result, reason)
+
+
+def _event(
+    scene: _Scene, now: float, outcome: Outcome, reason: Reason, device: Device | None = None
+) -> Event:
+    request = scene.request
+    return Event(
+        name=EventName.VERIFY_MFA,
+        outcome=outcome,
+        reason=reason,
+        at=now,
+        user=scene.shown_user,
+        unknown_user=scene.pseudonym,
+        service=request.service,
+        phase=request.phase.name.lower(),
+        tty=request.tty,
+        rhost=request.rhost,
+        ruser=request.ruser,
+        device=DeviceField(device.serial_number, device.type, device.name) if device else None,
+        mode=scene.policy.mode.value,
+        caller_uid=scene.caller.uid,
+        caller_pid=scene.caller.pid,
+        detail=scene.enrollment.problem,
+    )

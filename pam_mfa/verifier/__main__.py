@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pam-mfad``: the verifier's command line. Only ``main`` exits."""
+
+import contextlib
+import os
+import resource
+import socket
+import sys
+import time
+from pathlib import Path
+
+from pam_mfa.errors import PamMfaError, PolicyError
+from pam_mfa.store.embedded import EmbeddedStore
+from pam_mfa.store.layout import Layout, drop_privileges, make_directories
+from pam_mfa.verifier import journal
+from pam_mfa.verifier.conversation import Services
+from pam_mfa.verifier.policy_file import PolicyFile
+
+USAGE = """usage: pam-mfad [--root DIR]            listen until told to stop
+       pam-mfad --once FD [--root DIR]  verify one login on a connected socket
+       pam-mfad --version"""
+
+
+def main() -> None:
+    """Run the verifier; exit 0 when done, 2 on wrong usage, 3 where the system is broken."""
+    journal.open_journal()
+    try:
+        status = _run(sys.argv[1:])
+    except PamMfaError as error:
+        journal.tell_failure(error)
+        sys.stderr.write(f"pam-mfad: {error}\n{error.hint}\n")
+        status = error.exit_status
+    sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    # By hand: argparse costs a login on demand more than the code's own verification.
+    options = dict(zip(arguments[::2], arguments[1::2], strict=False))
+    if arguments == ["--version"]:
+        from pam_mfa import __version__  # noqa: PLC0415
+
+        sys.stdout.write(f"pam-mfad {__version__}\n")
+        return 0
+    if len(arguments) % 2 or not set(options) <= {"--once", "--root"}:
+        sys.stderr.write(USAGE + "\n")
+        return 2
+    layout = Layout(Path(options.get("--root", "/") or "/"))
+    if "--once" in options:
+        _run_once(int(options["--once"]), layout)
+    else:
+        _run_daemon(layout)
+    return 0
+
+
+def _open_services(layout: Layout) -> Services:
+    drop_privileges()
+    store = EmbeddedStore(layout)
+    return Services(PolicyFile(layout.policy, journal.tell_error), store, time.time)
+
+
+def _run_once(descriptor: int, layout: Layout) -> None:
+    from pam_mfa.verifier.once import serve_once  # noqa: PLC0415 - start-up cost, see once.py
+
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(OSError):
+        serve_once(connection, _open_services(layout))  # OSError: the caller is gone
+
+
+def _run_daemon(layout: Layout) -> None:
+    import asyncio  # noqa: PLC0415 - start-up cost, see once.py
+
+    from pam_mfa.verifier.listening import activated_socket, own_socket  # noqa: PLC0415
+    from pam_mfa.verifier.server import serve_until_stopped  # noqa: PLC0415
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if os.geteuid() == 0:
+        make_directories(layout)
+    services = _open_services(layout)
+    with contextlib.suppress(PolicyError):  # told in the journal; refused until it is mended
+        services.policy_file.current()
+    listener = activated_socket() or own_socket(layout.socket)
+    asyncio.run(serve_until_stopped(listener, services))
+
+
+if __name__ == "__main__":
+    main()

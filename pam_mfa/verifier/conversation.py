@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection from ``pam_mfa.so``: frames in, frames out, one verdict.
+
+Free of I/O style like the attempt that it carries: a generator that yields what it needs from
+the driver. It owns the rule who may verify whom, and the translation of a broken system into a
+verdict; no exception but ``WireError`` leaves it.
+"""
+
+import pwd
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+from pam_mfa import wire
+from pam_mfa.audit import Reason
+from pam_mfa.errors import BrokenSystemError
+from pam_mfa.store import Store
+from pam_mfa.verification import Ask, Attempt, Caller, Clock, Commit, Listen, attempt
+from pam_mfa.verifier.journal import tell_failure
+from pam_mfa.verifier.packets import Peer
+from pam_mfa.verifier.policy_file import PolicyFile
+from pam_mfa.wire import Request, Result, Style
+
+LONGEST = 600.0  # seconds that a conversation may take, whatever the module asks for
+
+
+class Services(NamedTuple):
+    """What every conversation of a verifier shares."""
+
+    policy_file: PolicyFile
+    store: Store
+    clock: Clock
+
+
+class Send(NamedTuple):
+    """Needs a frame sent; the conversation goes on at once."""
+
+    packet: bytes
+
+
+class Receive(NamedTuple):
+    """Needs the next frame; sent the packet, or the Reason why there is none."""
+
+
+class Last(NamedTuple):
+    """Needs the last frame sent."""
+
+    packet: bytes
+
+
+Step = Send | Receive | Commit | Last
+Conversation = Generator[Step, Any, None]
+
+
+def converse(request: Request, peer: Peer, services: Services) -> Conversation:
+    """Carry one request to its verdict.
+
+    Raises:
+        WireError: the module sent what is no answer; it is told no verdict.
+    """
+    result = Result.UNAVAILABLE
+    try:
+        policy = services.policy_file.current()
+        caller = Caller(peer.pid, peer.uid, _may_verify(peer, request.user))
+        running = attempt(request, caller, policy, services.store, services.clock)
+        result = yield from _carry(running, request.nonce)
+    except BrokenSystemError as error:
+        tell_failure(error)
+    yield Last(wire.build_verdict(request.nonce, result))
+
+
+def _carry(running: Attempt, nonce: bytes) -> Generator[Step, Any, Result]:
+    reply: object = None
+    while True:
+        try:
+            need = running.send(reply)
+        except StopIteration as end:
+            result: Result = end.value.result
+            return result
+        if isinstance(need, Ask):
+            prompt = wire.build_prompt(nonce, Style.ECHO_OFF, need.text, is_code=True)
+            reply = yield Send(prompt)
+        elif isinstance(need, Listen):
+            packet = yield Receive()
+            reply = packet if isinstance(packet, Reason) else _read_answer(packet, nonce)
+        else:
+            reply = yield need
+
+
+def _read_answer(packet: bytes, nonce: bytes) -> str | Reason:
+    answer = wire.parse_answer(packet, nonce)
+    return Reason.NO_CONVERSATION if answer is None else answer
+
+
+def _may_verify(peer: Peer, user: str) -> bool:
+    if peer.uid == 0:
+        return True
+    try:
+        return pwd.getpwnam(user).pw_uid == peer.uid
+    except (KeyError, ValueError, UnicodeError):
+        return False

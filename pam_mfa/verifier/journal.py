@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verifier's words to the system log; never a secret or what a person typed."""
+
+import syslog
+from typing import Final
+
+from pam_mfa.errors import PamMfaError
+
+_LINE_MAX: Final = 1000  # characters
+
+
+def open_journal() -> None:
+    """Name this program to the system log."""
+    syslog.openlog("pam-mfad", syslog.LOG_PID, syslog.LOG_AUTHPRIV)
+
+
+def tell_error(message: str) -> None:
+    """Write one line at level error."""
+    syslog.syslog(syslog.LOG_ERR, _printable(message))
+
+
+def tell_notice(message: str) -> None:
+    """Write one line at level notice."""
+    syslog.syslog(syslog.LOG_NOTICE, _printable(message))
+
+
+def tell_failure(error: PamMfaError) -> None:
+    """Write an error's sentence and what to do next."""
+    tell_error(f"{error}. {error.hint}" if error.hint else str(error))
+
+
+def _printable(message: str) -> str:
+    """One line of printable characters: a user name must not forge a second one."""
+    return message.encode("unicode_escape").decode("ascii")[:_LINE_MAX]

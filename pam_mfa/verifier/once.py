@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver for one login: plain blocking calls on one descriptor.
+
+``pam_mfa.so`` starts it where no daemon listens. What a code does not need is not imported
+here: asyncio alone would cost more than the login.
+"""
+
+import socket
+import time
+
+from pam_mfa import wire
+from pam_mfa.audit import Reason
+from pam_mfa.errors import BrokenSystemError
+from pam_mfa.verifier.conversation import LONGEST, Last, Receive, Send, Services, converse
+from pam_mfa.verifier.packets import close_all, peer_of, receive_packet
+
+_FIRST_FRAME = 10.0  # seconds
+
+
+def serve_once(connection: socket.socket, services: Services) -> None:
+    """Carry the one conversation on a connected socket.
+
+    Raises:
+        WireError: the module sent what is no frame of this version; no verdict was told.
+        OSError: the module is gone.
+    """
+    connection.settimeout(_FIRST_FRAME)
+    packet, descriptors = receive_packet(connection)
+    try:
+        if packet:
+            request = wire.parse_request(packet)
+            deadline = time.monotonic() + min(request.timeout, LONGEST)
+            _drive(connection, request, services, deadline)
+    finally:
+        close_all(descriptors)
+
+
+def _drive(
+    connection: socket.socket, request: wire.Request, services: Services, deadline: float
+) -> None:
+    conversation = converse(request, peer_of(connection), services)
+    step = next(conversation)
+    while not isinstance(step, Last):
+        if isinstance(step, Send):
+            connection.send(step.packet)
+            step = conversation.send(None)
+        elif isinstance(step, Receive):
+            step = conversation.send(_receive(connection, deadline))
+        else:
+            try:
+                change = services.store.commit([step.claim])[0]
+            except BrokenSystemError as error:
+                step = conversation.throw(error)
+            else:
+                step = conversation.send(change)
+    connection.send(step.packet)
+
+
+def _receive(connection: socket.socket, deadline: float) -> bytes | Reason:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return Reason.TIMED_OUT
+    connection.settimeout(left)
+    try:
+        answer, descriptors = receive_packet(connection)
+    except TimeoutError:
+        return Reason.TIMED_OUT
+    close_all(descriptors)
+    return answer or Reason.ABANDONED

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon: one socket, many connections, one event loop. Owns accepting and limits."""
+
+import asyncio
+import collections
+import gc
+import signal
+import socket
+
+from pam_mfa.verifier.committer import Committer
+from pam_mfa.verifier.connection import Connection
+from pam_mfa.verifier.conversation import Services
+from pam_mfa.verifier.journal import tell_error
+from pam_mfa.verifier.packets import peer_of
+
+CONNECTIONS_MAX = 4096
+CONNECTIONS_MAX_USER = 16  # for each user id but root, whose logins are everybody's
+_ACCEPT_PAUSE = 0.1  # seconds, when descriptors have run out
+_GARBAGE = 50_000  # objects between two collections; a login leaves hardly any cycles
+_STOP_PATIENCE = 10.0  # seconds for connections under way when the daemon is stopped
+
+
+class Server:
+    """Serves one listening socket."""
+
+    def __init__(self, listener: socket.socket, services: Services) -> None:
+        """Take a bound, listening SOCK_SEQPACKET socket; accepting starts at once."""
+        self._listener = listener
+        self._services = services
+        self._loop = asyncio.get_running_loop()
+        self._committer = Committer(services.store, self._loop)
+        self._connections: set[Connection] = set()
+        self._by_uid: collections.Counter[int] = collections.Counter()
+        self._idle: asyncio.Future[None] | None = None
+        listener.setblocking(False)
+        self._resume()
+
+    async def stop(self) -> None:
+        """Accept no more, and let the connections under way come to their end."""
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        if self._connections:
+            self._idle = self._loop.create_future()
+            await asyncio.wait([self._idle], timeout=_STOP_PATIENCE)
+        for connection in list(self._connections):
+            connection.close()
+
+    def _resume(self) -> None:
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            accepted, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            tell_error(f"a connection could not be accepted: {error.strerror}")
+            self._loop.remove_reader(self._listener)
+            self._loop.call_later(_ACCEPT_PAUSE, self._resume)
+            return
+        peer = peer_of(accepted)
+        if len(self._connections) >= CONNECTIONS_MAX:
+            tell_error(f"{CONNECTIONS_MAX} connections are open; refusing another")
+            accepted.close()
+        elif peer.uid != 0 and self._by_uid[peer.uid] >= CONNECTIONS_MAX_USER:
+            accepted.close()
+        else:
+            self._by_uid[peer.uid] += 1
+            connection = Connection(accepted, peer, self._services, self._committer, self)
+            self._connections.add(connection)
+            connection.start()
+
+    def is_alone(self) -> bool:
+        """Whether only one connection is open."""
+        return len(self._connections) == 1
+
+    def forget(self, connection: Connection) -> None:
+        """Take note that a connection is over."""
+        self._connections.discard(connection)
+        self._by_uid[connection.peer.uid] -= 1
+        if not self._by_uid[connection.peer.uid]:
+            del self._by_uid[connection.peer.uid]
+        if self._idle is not None and not self._connections and not self._idle.done():
+            self._idle.set_result(None)
+
+
+async def serve_until_stopped(listener: socket.socket, services: Services) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    server = Server(listener, services)
+    gc.collect()
+    gc.freeze()  # what was imported lives for ever; no collection need look at it again
+    gc.set_threshold(_GARBAGE)
+    await stopped.wait()
+    await server.stop()

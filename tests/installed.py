@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pam-mfa as an administrator has it: an installed prefix, a data root, a daemon.
+
+Tests of the layers pam and login go through these installed files only. Codes are made by
+oathtool, so that somebody else's program judges ours.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from base64 import b32encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENCE = 30.0  # seconds that a daemon may take to listen or to stop on a loaded machine
+PERIOD = 30  # seconds
+
+
+def install(prefix: Path, cflags: str = "") -> None:
+    """Build and install into a prefix, as packaging/install does for everybody."""
+    subprocess.run(
+        [REPOSITORY / "packaging/install", "--prefix", prefix],
+        env={**os.environ, "EXTRA_CFLAGS": cflags},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+
+
+def new_secret() -> str:
+    """Return a fresh seed in base32."""
+    return b32encode(secrets.token_bytes(20)).decode("ascii")
+
+
+def totp(secret: str, step: int = 0, *options: str) -> str:
+    """Return oathtool's code for the time step this many after the current one."""
+    moment = int(time.time()) + step * PERIOD
+    done = subprocess.run(
+        ["oathtool", "--totp", "--base32", "--now", f"@{moment}", *options, "-"],
+        input=secret,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def wait_for_step(margin: float = 5.0) -> None:
+    """Wait, where needed, until the current time step has at least this many seconds left."""
+    left = PERIOD - time.time() % PERIOD
+    if left < margin:
+        time.sleep(left + 0.05)
+
+
+class DataRoot:
+    """A directory for ``root=`` and ``--root``, which the verifier's user can reach."""
+
+    def __init__(self, prefix: Path) -> None:
+        """Make the directory, with the shipped policy in it and nobody enrolled."""
+        self.prefix = prefix
+        self.path = Path(tempfile.mkdtemp(prefix="pam-mfa-test-", dir="/var/tmp"))
+        self.path.chmod(0o755)
+        self.policy = self.path / "etc/pam_mfa/policy.yaml"
+        self.policy.parent.mkdir(parents=True)
+        shutil.copyfile(REPOSITORY / "config/policy.yaml", self.policy)
+        self.services = self.path / "pam.d"
+        self.services.mkdir()
+        self.library = self.path / "var/lib/pam_mfa"
+        self.audit_log = self.path / "var/log/pam_mfa/audit.jsonl"
+
+    @property
+    def module(self) -> str:
+        """The module and its root, as they stand in a PAM line."""
+        return f"{self.prefix}/lib/security/pam_mfa.so root={self.path}"
+
+    def remove(self) -> None:
+        """Take the directory away."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def command(
+        self, *arguments: str, stdin: str = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run pam-mfa under this root."""
+        return subprocess.run(
+            [self.prefix / "bin/pam-mfa", "--root", self.path, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=60,
+        )
+
+    def enroll(self, user: str, name: str = "phone", *options: str) -> str:
+        """Enable a virtual device by codes of past time steps; return its secret.
+
+        The current time step and the next are still good for logins.
+        """
+        wait_for_step()
+        secret = new_secret()
+        codes = [totp(secret, -2), totp(secret, -1)]
+        self.command(
+            "enable", "virtual", user, "--name", name, "--secret", "-", "--codes", *codes,
+            *options, stdin=secret + "\n",
+        )  # fmt: skip
+        return secret
+
+    def device_file(self, user: str) -> Path:
+        """Return the path of a plainly named user's device file."""
+        return self.library / "devices" / f"{user}.yaml"
+
+    def audit(self, name: str = "VerifyMfa") -> list[dict[str, Any]]:
+        """Return the records of one event name, oldest first."""
+        if not self.audit_log.exists():
+            return []
+        lines = self.audit_log.read_text("ascii").splitlines()
+        records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        return [record for record in records if record["event_name"] == name]
+
+    def reasons(self) -> list[str]:
+        """Return the reasons of all verifications, oldest first."""
+        return [record["reason"] for record in self.audit()]
+
+    @contextlib.contextmanager
+    def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Run pam-mfad on this root's socket."""
+        process = subprocess.Popen([self.prefix / "bin/pam-mfad", "--root", self.path])
+        try:
+            self._wait_until_listening(process)
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _wait_until_listening(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            assert process.poll() is None, "the daemon ended at its start"
+            probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with contextlib.closing(probe), contextlib.suppress(OSError):
+                probe.connect(str(self.path / "run/pam_mfa/verify.sock"))
+                return
+            time.sleep(0.02)
+        raise AssertionError("the daemon does not listen")
