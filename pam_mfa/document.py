@@ -15,7 +15,6 @@ import yaml
 from pam_mfa.errors import DocumentError
 
 SIZE_MAX = 65536  # bytes
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TEXT = "tag:yaml.org,2002:str"
 _T = TypeVar("_T")
 _KINDS = {str: "text", int: "a whole number", bool: "true or false", list: "a list"}
@@ -136,6 +135,16 @@ class Section:
 
     def _name(self, key: str) -> str:
         return f"'{self.path}.{key}'" if self.path else f"'{key}'"
+
+
+class _Loader(yaml.CSafeLoader):
+    """The safe loader without resolvers by path, which are asked twice a value and never used."""
+
+    def descend_resolver(self, current_node: object, current_index: object) -> None:
+        """Do nothing."""
+
+    def ascend_resolver(self) -> None:
+        """Do nothing."""
 
 
 class _Reader:

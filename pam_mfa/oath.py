@@ -52,9 +52,21 @@ def time_step(now: float, period: int) -> int:
     return int(now) // period
 
 
+class _Hotp(pyotp.HOTP):
+    """pyotp's HOTP, which otherwise decodes base32 again for every code."""
+
+    _seed: bytes | None = None
+
+    def byte_secret(self) -> bytes:
+        """Return the seed, checked by pyotp the first time."""
+        if self._seed is None:
+            self._seed = super().byte_secret()
+        return self._seed
+
+
 def codes(seed: Secret, parameters: Parameters, steps: range) -> list[str]:
     """Return the code of each time step or counter (RFC 4226, section 5.3)."""
-    otp = pyotp.HOTP(
+    otp = _Hotp(
         encode_seed(seed),
         digits=parameters.digits,
         digest=_HASHES[parameters.algorithm],

@@ -31,16 +31,19 @@ def enable() -> None:
     type=click.Choice(["-"]),
     help="Read the secret (base32) from a prompt or standard input instead of making one.",
 )
+@click.option("--qr", is_flag=True, help="Show the QR code of a secret that was given, too.")
 @click.option("--codes", nargs=2, metavar="C1 C2", help="Two consecutive codes of the device.")
 @click.option("--algorithm", type=click.Choice(list(Algorithm)), default="SHA1", show_default=True)
 @click.option("--digits", type=click.Choice([str(n) for n in DIGITS]), default="6")
 @click.option("--period", type=click.Choice([str(n) for n in PERIODS]), default="30")
 @pass_session
-def virtual(  # noqa: PLR0913, PLR0917 - one parameter an option
+def virtual(  # noqa: PLR0913 - one parameter an option
     session: Session,
     user: str,
     name: str | None,
     secret: str | None,
+    *,
+    qr: bool,
     codes: tuple[str, str] | None,
     algorithm: str,
     digits: str,
@@ -55,7 +58,7 @@ def virtual(  # noqa: PLR0913, PLR0917 - one parameter an option
     lifecycle = session.lifecycle
     session.note_unknown(user)
     pending = lifecycle.begin_virtual(user, name, seed=seed, parameters=parameters)
-    if seed is None or sys.stdout.isatty():
+    if seed is None or qr:
         _show_secret(pending)
     if codes is None and not sys.stdin.isatty():
         raise click.UsageError("--codes C1 C2 is needed where standard input is not a terminal")

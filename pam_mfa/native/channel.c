@@ -14,7 +14,6 @@
 long long now_ms(void)
 {
 	struct timespec now;
-
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
@@ -24,20 +23,17 @@ static bool set_timeout(int fd, int option, long long deadline)
 {
 	long long left = deadline - now_ms();
 	struct timeval wait = { left / 1000, left % 1000 * 1000 };
-
 	return left > 0 && setsockopt(fd, SOL_SOCKET, option, &wait, sizeof(wait)) == 0;
 }
 
 static int connect_until(int fd, const struct sockaddr_un *address, long long deadline)
 {
 	errno = ETIMEDOUT;
-	while (set_timeout(fd, SO_SNDTIMEO, deadline)) {
-		if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
-			return 0;
+	while (set_timeout(fd, SO_SNDTIMEO, deadline) &&
+	       connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0)
 		if (errno != EINTR)
-			break;
-	}
-	return errno;
+			return errno;
+	return deadline > now_ms() ? 0 : ETIMEDOUT;
 }
 
 int channel_open(const char *root, long long deadline, const char **why)
@@ -49,9 +45,8 @@ int channel_open(const char *root, long long deadline, const char **why)
 	if ((size_t)snprintf(address.sun_path, size, "%s/run/pam_mfa/verify.sock", root) >= size)
 		return -1;
 	*why = "no descriptor for a socket";
-	int low = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	/* Above 2: a host that closed its standard descriptors may still talk through them. */
-	int fd = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, 3);
+	int low = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), fd = fcntl(low, F_DUPFD_CLOEXEC, 3);
 	if (low >= 0)
 		close(low);
 	if (fd < 0)
@@ -80,7 +75,6 @@ bool channel_send(int fd, const void *data, size_t size, long long deadline)
 ssize_t channel_receive(int fd, void *data, size_t capacity, long long deadline)
 {
 	struct iovec part = { data, capacity };
-
 	while (set_timeout(fd, SO_RCVTIMEO, deadline)) {
 		/* No room for control data: descriptors that a liar sends the kernel closes. */
 		struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };

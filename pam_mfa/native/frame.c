@@ -5,11 +5,11 @@
 
 void frame_begin(struct frame *frame, int type, const unsigned char *nonce)
 {
+	frame->size = HEADER_SIZE;
+	frame->overflow = false;
 	frame->data[0] = PROTOCOL_VERSION;
 	frame->data[1] = (unsigned char)type;
 	memcpy(frame->data + 2, nonce, NONCE_SIZE);
-	frame->size = HEADER_SIZE;
-	frame->overflow = false;
 }
 
 void frame_put(struct frame *frame, int tag, const void *value, size_t size)

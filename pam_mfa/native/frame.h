@@ -17,7 +17,7 @@ enum {	/* fields of a request */
 	TAG_SSH_AUTH_INFO, TAG_SSH_CONNECTION, TAG_TIMEOUT, TAG_DESCRIPTORS, TAG_LAST = TAG_DESCRIPTORS,
 };
 enum { TAG_STYLE = 1, TAG_TEXT, TAG_IS_CODE };	/* of a prompt; an answer has TAG_TEXT alone */
-enum { TAG_RESULT = 1 };			/* of a verdict */
+enum { TAG_RESULT = 1 };	/* of a verdict */
 enum phase { PHASE_AUTH = 1, PHASE_ACCOUNT, PHASE_SESSION };
 enum { RESULT_SUCCESS = 1, RESULT_DENIED, RESULT_UNAVAILABLE, RESULT_IGNORE };
 

@@ -238,11 +238,11 @@ static int ask_verifier(struct call *call, const char **why)
 	if (getrandom(call->nonce, sizeof(call->nonce), 0) != sizeof(call->nonce))
 		return status;
 	call->deadline = now_ms() + call->timeout * 1000LL;
-	build_request(call, user);	/* before connecting: accepting and reading are then one turn */
 	call->fd = channel_open(call->root, call->deadline, why);
 	if (call->fd < 0)
 		return status;
 	*why = "the request could not be sent";
+	build_request(call, user);	/* looks the account up while the verifier wakes */
 	if (send_frame(call))
 		status = relay(call, why);
 	close(call->fd);

@@ -91,8 +91,7 @@ int verifier_start(const char *program, const char *root, long long deadline, co
 	bool started = fd >= 0 && start_detached(program, root, pair[1], (unsigned)left / 1000 + 5);
 	close(pair[0]);
 	close(pair[1]);
-	if (started || fd < 0)
-		return fd;
-	close(fd);
-	return -1;
+	if (!started && fd >= 0)
+		close(fd);
+	return started ? fd : -1;
 }
