@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from console_login import Console
@@ -135,11 +136,11 @@ def test_audit_record(root: DataRoot, phone: Phone, console: Console, verifier: 
         "user": NAME,
         "service": "login",
         "phase": "auth",
-        "tty": result.last_line.removeprefix("/dev/"),
         "mode": "enforce",
         "caller_uid": 0,
     }
     assert {name: record.get(name) for name in expected} == expected
+    assert Path("/dev", record["tty"]) == Path(result.last_line)
     assert (record["device"]["name"], "rhost" in record) == ("phone", False)
 
 
