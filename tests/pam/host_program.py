@@ -206,7 +206,7 @@ def run(login: Login, *answers: str | None) -> Outcome:
     """Run a host to its end, and see that nothing of it was changed."""
     with running(login) as host:
         outcome = host.finish(answers)
-    assert outcome.changed == (), "the module left its host changed"
+    assert outcome.changed == (), f"the module left its host changed: {outcome.changed}"
     return outcome
 
 
