@@ -11,10 +11,11 @@ from pam_mfa.verifier.committer import Committer
 from pam_mfa.verifier.connection import Connection
 from pam_mfa.verifier.conversation import Services
 from pam_mfa.verifier.journal import tell_error
-from pam_mfa.verifier.packets import peer_of
+from pam_mfa.verifier.packets import Peer, peer_of
 
 CONNECTIONS_MAX = 4096
 CONNECTIONS_MAX_USER = 16  # for each user id but root, whose logins are everybody's
+_ACCEPT_TOGETHER = 64
 _ACCEPT_PAUSE = 0.1  # seconds, when descriptors have run out
 _GARBAGE = 50_000  # objects between two collections; a login leaves hardly any cycles
 _STOP_PATIENCE = 10.0  # seconds for connections under way when the daemon is stopped
@@ -49,16 +50,20 @@ class Server:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        try:
-            accepted, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            tell_error(f"a connection could not be accepted: {error.strerror}")
-            self._loop.remove_reader(self._listener)
-            self._loop.call_later(_ACCEPT_PAUSE, self._resume)
-            return
-        peer = peer_of(accepted)
+        """Take all that wait: who is accepted together, shares commits later."""
+        for _ in range(_ACCEPT_TOGETHER):
+            try:
+                accepted, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                tell_error(f"a connection could not be accepted: {error.strerror}")
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(_ACCEPT_PAUSE, self._resume)
+                return
+            self._take(accepted, peer_of(accepted))
+
+    def _take(self, accepted: socket.socket, peer: Peer) -> None:
         if len(self._connections) >= CONNECTIONS_MAX:
             tell_error(f"{CONNECTIONS_MAX} connections are open; refusing another")
             accepted.close()

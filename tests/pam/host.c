@@ -33,7 +33,7 @@ static volatile sig_atomic_t children_ended;
 
 struct state {
 	int descriptors[DESCRIPTORS];
-	struct sigaction actions[NSIG];
+	struct { void *handler; int flags; unsigned long blocked; } actions[NSIG];
 	sigset_t blocked;
 	struct rlimit limits[RLIMIT_NLIMITS];
 	mode_t mask;
@@ -50,11 +50,17 @@ static void count_child(int number)
 
 static void capture(struct state *state)
 {
+	struct sigaction action;
+
 	memset(state, 0, sizeof(*state));
 	for (int fd = 0; fd < DESCRIPTORS; fd++)
 		state->descriptors[fd] = fcntl(fd, F_GETFD);
 	for (int number = 1; number < NSIG; number++)
-		sigaction(number, NULL, &state->actions[number]);
+		if (sigaction(number, NULL, &action) == 0) {
+			state->actions[number].handler = (void *)action.sa_handler;
+			state->actions[number].flags = action.sa_flags;
+			memcpy(&state->actions[number].blocked, &action.sa_mask, sizeof(long));
+		}
 	sigprocmask(SIG_SETMASK, NULL, &state->blocked);
 	for (int limit = 0; limit < RLIMIT_NLIMITS; limit++)
 		getrlimit(limit, &state->limits[limit]);

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The module against a verifier that lies: only a whole verdict for this request lets anyone in."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
 
 import pytest
-from host_program import Login, Status, exact_service, run, write_service
+from host_program import Login, Status, exact_service, run, running, write_service
 from installed import DataRoot
 from lying_verifier import (
     ABORT,
@@ -199,8 +200,6 @@ def test_trickling_verifier_is_left_at_the_timeout(root: DataRoot) -> None:
 def test_answer_after_the_deadline_is_late(root: DataRoot) -> None:
     """A success that the verifier tells after the deadline lets nobody in."""
     with lying(root, lambda exchange: (exchange.ask(), exchange.verdict(SUCCESS))[1]):
-        from host_program import running  # noqa: PLC0415
-
         with running(Login(root, "alice", exact_service(root, "timeout=1"))) as host:
             assert host.question() is not None
             time.sleep(1.2)
@@ -213,16 +212,15 @@ def test_silent_listener_is_left_at_the_timeout(root: DataRoot) -> None:
     path = root.path / "run/pam_mfa/verify.sock"
     path.parent.mkdir(parents=True)
     service = exact_service(root, "timeout=2")
-    fillers = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(8)]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+    with contextlib.ExitStack() as stack:
+        sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(9)]
+        listener, *fillers = map(stack.enter_context, sockets)
         listener.bind(str(path))
         listener.listen(1)
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(str(path))
         outcome = run(Login(root, "alice", service))
-    for filler in fillers:
-        filler.close()
     assert outcome.status == Status.AUTHINFO_UNAVAIL
     assert 1.8 <= outcome.seconds <= 3.5
     assert not root.library.exists()
