@@ -3,18 +3,32 @@
 
 Owns how the module stands in a stack, and the reading of the examples in config/, whose lines
 are used as they are but for two: the module's path becomes that of the test's own installation
-with its root, and Debian's common-* files become pam_unix, which is what they come to.
+with its root, and Debian's common-* files become what pam-auth-update writes into them for
+passwords alone.
 """
 
 from installed import REPOSITORY, DataRoot
 
 INSTALLED_MODULE = "/opt/pam-mfa/lib/security/pam_mfa.so"
 # nodelay: pam_unix otherwise sleeps for two seconds after a wrong password.
+COMMON_AUTH = """\
+auth [success=1 default=ignore] pam_unix.so nullok nodelay
+auth requisite pam_deny.so
+auth required pam_permit.so"""
+COMMON_ACCOUNT = """\
+account [success=1 new_authtok_reqd=done default=ignore] pam_unix.so
+account requisite pam_deny.so
+account required pam_permit.so"""
+COMMON_SESSION = """\
+session [default=1] pam_permit.so
+session requisite pam_deny.so
+session required pam_permit.so
+session required pam_unix.so"""
 COMMON = {
-    "@include common-auth": "auth required pam_unix.so nodelay",
-    "@include common-account": "account required pam_unix.so",
-    "@include common-session": "session required pam_unix.so",
-    "@include common-session-noninteractive": "session required pam_unix.so",
+    "@include common-auth": COMMON_AUTH,
+    "@include common-account": COMMON_ACCOUNT,
+    "@include common-session": COMMON_SESSION,
+    "@include common-session-noninteractive": COMMON_SESSION,
 }
 
 

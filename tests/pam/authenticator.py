@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from installed import PERIOD, DataRoot, new_secret, wait_for_step
 
-FAR = (-8, -7)  # time steps of the enabling codes, so that those of the window are all unused
+PAST = (-2, -1)  # time steps of the enabling codes: the current one and the next stay good
 
 
 class Authenticator(NamedTuple):
@@ -41,8 +41,8 @@ class Authenticator(NamedTuple):
         return next(code for code in (f"{n:0{self.digits}}" for n in range(99)) if code not in near)
 
     def enable(self, root: DataRoot) -> "Authenticator":
-        """Enable it by codes of time steps long past."""
-        codes = [self.code(step) for step in FAR]
+        """Enable it by codes of past time steps."""
+        codes = [self.code(step) for step in PAST]
         root.command(
             "enable", "virtual", self.user, "--name", self.name, "--secret", "-",
             "--codes", *codes, "--algorithm", self.algorithm, "--digits", str(self.digits),

@@ -17,7 +17,7 @@ from installed import DataRoot
 
 SOURCE = Path(__file__).with_name("host.c")
 PROMPT = "Verification code: "
-EXACT = "[success=ok default=die]"  # libpam hands on the module's own result, PAM_IGNORE too
+EXACT = "[success=done ignore=ignore default=die]"  # libpam hands on the module's own result
 PATIENCE = 120.0  # seconds; host.c ends itself after as many
 
 
@@ -29,7 +29,7 @@ class Status(enum.IntEnum):
     AUTH_ERR = 7
     AUTHINFO_UNAVAIL = 9
     SESSION_ERR = 14
-    IGNORE = 25
+    IGNORE = 11  # PAM_MAXTRIES, which ``exact_service`` has in the place of PAM_IGNORE
 
 
 class Style(enum.IntEnum):
@@ -86,9 +86,19 @@ def write_service(root: DataRoot, name: str, *lines: str) -> str:
 
 
 def exact_service(root: DataRoot, arguments: str = "") -> str:
-    """Write a service whose result is the module's own, whichever it is."""
-    module = f"{EXACT} {root.module} {arguments}"
-    return write_service(root, "exact", f"auth {module}", f"account {module}", f"session {module}")
+    """Write a service whose result is the module's own, whichever it is.
+
+    libpam lets no stack end in PAM_IGNORE: then a second module says PAM_MAXTRIES.
+    """
+    phases = {"auth": "auth", "account": "acct", "session": "open_session"}
+    lines = (
+        (
+            f"{phase} {EXACT} {root.module} {arguments}",
+            f"{phase} requisite pam_debug.so {key}=maxtries",
+        )
+        for phase, key in phases.items()
+    )
+    return write_service(root, "exact", *(line for pair in lines for line in pair))
 
 
 class Login(NamedTuple):
@@ -113,9 +123,9 @@ class Host:
         """Start it; it waits before its first PAM call."""
         program = login.program or host_of(login.root.prefix)
         service = login.service or exact_service(login.root)
-        arguments = [login.root.services, service, login.user, login.phases, *login.options]
-        self._process = subprocess.Popen(
-            [*login.wrapper, program, *arguments],
+        arguments = (service, login.user, login.phases, *login.options)
+        self._process: subprocess.Popen[str] = subprocess.Popen(
+            [*login.wrapper, str(program), str(login.root.services), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -149,10 +159,10 @@ class Host:
                 self._status = int(values[0])
                 return None
             else:
-                text = bytes.fromhex(values[1] if len(values) > 1 else "").decode("utf-8", "replace")
-                self._messages.append(Message(int(values[0]), text))
-                if int(values[0]) <= Style.ECHO_ON:
-                    return text
+                message = _parse_message(*values)
+                self._messages.append(message)
+                if message.style <= Style.ECHO_ON:
+                    return message.text
         return None
 
     def answer(self, text: str | None) -> None:
@@ -189,6 +199,10 @@ class Host:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
+
+
+def _parse_message(style: str, text: str = "") -> Message:
+    return Message(int(style), bytes.fromhex(text).decode("utf-8", "replace"))
 
 
 @contextlib.contextmanager

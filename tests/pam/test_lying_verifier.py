@@ -42,10 +42,12 @@ NO_VERDICT = {
 
 def raw(make: Callable[[bytes], bytes]) -> Script:
     """Return a script that sends what is made of the right success verdict."""
-    return lambda exchange: (
-        exchange.connection.send(make(exchange.frame(VERDICT, GOOD))),
-        time.sleep(0.05),
-    )[1]
+
+    def script(exchange: Exchange) -> None:
+        exchange.connection.send(make(exchange.frame(VERDICT, GOOD)))
+        exchange.connection.recv(1)  # until the module closes
+
+    return script
 
 
 def framed(kind: int, content: bytes) -> Script:
@@ -53,7 +55,7 @@ def framed(kind: int, content: bytes) -> Script:
 
     def script(exchange: Exchange) -> None:
         exchange.send(kind, content)
-        exchange.connection.recv(1)
+        exchange.connection.recv(1)  # until the module closes
 
     return script
 
@@ -74,6 +76,12 @@ def flood(style: int) -> Script:
 def send_descriptor(exchange: Exchange) -> None:
     """Send a descriptor along with a success."""
     socket.send_fds(exchange.connection, [exchange.frame(VERDICT, GOOD)], [0])
+
+
+def ask_then_succeed(exchange: Exchange) -> None:
+    """Ask, and let everybody in."""
+    exchange.ask()
+    exchange.verdict(SUCCESS)
 
 
 def die_midway(exchange: Exchange) -> None:
@@ -124,6 +132,8 @@ LIES: dict[str, Script] = {
     "unknown tag": framed(VERDICT, GOOD + fields((13, b"x"))),
     "tag 0": framed(VERDICT, GOOD + fields((0, b""))),
     "tag 255": framed(VERDICT, GOOD + fields((255, b"x"))),
+    "a prompt's field as well": framed(VERDICT, GOOD + fields((2, b"x"))),
+    "a field of 16385 bytes": framed(VERDICT, GOOD + fields((2, bytes(16385)))),
     "no result": framed(VERDICT, b""),
     "empty result": framed(VERDICT, fields((1, b""))),
     "two bytes of result": framed(VERDICT, fields((1, b"\1\1"))),
@@ -199,12 +209,12 @@ def test_trickling_verifier_is_left_at_the_timeout(root: DataRoot) -> None:
 
 def test_answer_after_the_deadline_is_late(root: DataRoot) -> None:
     """A success that the verifier tells after the deadline lets nobody in."""
-    with lying(root, lambda exchange: (exchange.ask(), exchange.verdict(SUCCESS))[1]):
-        with running(Login(root, "alice", exact_service(root, "timeout=1"))) as host:
-            assert host.question() is not None
-            time.sleep(1.2)
-            host.answer("123456")
-            assert host.finish().status == Status.AUTHINFO_UNAVAIL
+    login = Login(root, "alice", exact_service(root, "timeout=1"))
+    with lying(root, ask_then_succeed), running(login) as host:
+        assert host.question() is not None
+        time.sleep(1.2)
+        host.answer("123456")
+        assert host.finish().status == Status.AUTHINFO_UNAVAIL
 
 
 def test_silent_listener_is_left_at_the_timeout(root: DataRoot) -> None:
@@ -279,7 +289,11 @@ def test_nonces_differ(root: DataRoot) -> None:
 def test_longest_prompt_is_shown_whole(root: DataRoot, style: int) -> None:
     """A prompt of 511 bytes is asked as it is, in its style."""
     text = "x" * TEXT_MAX
-    with lying(root, lambda exchange: (exchange.ask(text.encode(), style), None)[1]):
+
+    def script(exchange: Exchange) -> None:
+        exchange.ask(text.encode(), style)
+
+    with lying(root, script):
         outcome = run(Login(root, "alice"), "123456")
     assert outcome.messages == ((style, text),)
 
