@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 from pam_mfa.errors import AuditError
 
-_END_BYTES = 1 << 20  # of a log's end, where records of late are found again
+_TEXT_MAX = 512  # characters of a text that somebody else chose: a record must stay short
+_END_BYTES = 1 << 21  # of a log's end, where records of late are found again
+_LAST_LINE_BYTES = 1 << 16
 _FORBIDDEN = 0o007  # nobody outside the log's group reads or writes it
 
 
@@ -106,7 +108,9 @@ def format_event(event: Event, event_id: str, host: str) -> bytes:
     for key, value in zip(event._fields[4:], event[4:], strict=True):
         if isinstance(value, DeviceField):
             record[key] = value._asdict()
-        elif value is not None and value != "":
+        elif isinstance(value, str) and value:
+            record[key] = value[:_TEXT_MAX]
+        elif isinstance(value, int):
             record[key] = value
     return json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"
 
@@ -156,10 +160,15 @@ class AuditLog:
         except OSError as error:
             raise self._error(error) from error
 
-    def recent(self) -> bytes:
-        """Return the ends of this log and of the newest rotated one, for finding records in."""
+    def ends_with(self, line: bytes) -> bool:
+        """Whether this is the log's last record."""
+        return _read_end(self._path, _LAST_LINE_BYTES).endswith(line)
+
+    def recent(self) -> set[bytes]:
+        """Return the lines at the ends of this log and of the newest rotated one."""
         names = sorted(self._path.parent.glob(f"{self._path.name}*"), key=_modified, reverse=True)
-        return b"".join(_read_end(name) for name in names[:2])
+        ends = [_read_end(name, _END_BYTES) for name in names[:2]]
+        return {line for end in ends for line in end.splitlines(keepends=True)}
 
     def close(self) -> None:
         """Close the file, to be opened again by the next record."""
@@ -214,13 +223,11 @@ def _modified(path: Path) -> int:
     return 0
 
 
-def _read_end(path: Path) -> bytes:
+def _read_end(path: Path, size: int) -> bytes:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            return os.pread(
-                descriptor, _END_BYTES, max(0, os.fstat(descriptor).st_size - _END_BYTES)
-            )
+            return os.pread(descriptor, size, max(0, os.fstat(descriptor).st_size - size))
         finally:
             os.close(descriptor)
     return b""

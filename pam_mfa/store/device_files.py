@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pam_mfa.devices import Device, format_devices, parse_devices
 from pam_mfa.document import SIZE_MAX, parse_document
-from pam_mfa.errors import BrokenSystemError
+from pam_mfa.errors import BrokenSystemError, UnsafeFileError
 from pam_mfa.store.files import read_file, replace_file
 
 _ENCODED_MAX = 200  # a file name has 255 bytes, the draft's suffix included
@@ -60,6 +60,12 @@ class DeviceFiles:
         try:
             data = read_file(path, owners={os.geteuid()}, forbidden=0o077, size_max=SIZE_MAX)
         except FileNotFoundError:
+            # pam-u2f CVE-2020-24612: what cannot be seen is not "not enrolled".
+            if not self._directory.is_dir():
+                raise UnsafeFileError(
+                    f"there is no directory {self._directory}",
+                    hint="Mount or restore it; on a new host, enabling the first device makes it.",
+                ) from None
             return ()
         return parse_devices(data, str(path), user)
 

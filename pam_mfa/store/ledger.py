@@ -55,15 +55,21 @@ class Ledger:
         self._lock = -1
 
     def _settle(self, outbox: Outbox) -> int:
-        """Append what is missing in the log; return the id up to which rows may be dropped."""
+        """Append what is missing in the log; return the id up to which rows may be dropped.
+
+        Records are appended in the outbox's order, so the last one's presence vouches for the
+        others; but before rows are dropped, each is looked for, since a power loss may have
+        torn a hole into what was not synced.
+        """
         first, last = outbox.ids()
-        if last == self._last_id and last - first < _OUTBOX_MAX:
-            return 0
-        if last != self._last_id:  # another process was here, or one before us was killed
-            present = self._audit.recent()
-            self._audit.write([line for line in outbox.lines() if line not in present])
+        is_full = last - first >= _OUTBOX_MAX
+        if last != self._last_id or is_full:  # others were here, or one before us was killed
+            lines = outbox.lines()
+            if is_full or (lines and not self._audit.ends_with(lines[-1])):
+                present = self._audit.recent()
+                self._audit.write([line for line in lines if line not in present])
             self._last_id = last
-        if last - first < _OUTBOX_MAX:
+        if not is_full:
             return 0
         self._audit.sync()
         return last

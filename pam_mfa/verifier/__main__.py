@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from pam_mfa.errors import PamMfaError, PolicyError
+from pam_mfa.errors import BrokenSystemError, PamMfaError, PolicyError
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout, drop_privileges, make_directories
 from pam_mfa.verifier import journal
@@ -30,6 +30,9 @@ def main() -> None:
         journal.tell_failure(error)
         sys.stderr.write(f"pam-mfad: {error}\n{error.hint}\n")
         status = error.exit_status
+    except Exception as error:  # noqa: BLE001 - nobody reads a traceback of a verifier on demand
+        journal.tell_fault(error)
+        status = BrokenSystemError.exit_status
     sys.exit(status)
 
 

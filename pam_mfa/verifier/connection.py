@@ -25,7 +25,7 @@ from pam_mfa.verifier.conversation import (
     Services,
     converse,
 )
-from pam_mfa.verifier.journal import tell_error, tell_failure
+from pam_mfa.verifier.journal import tell_failure, tell_fault
 from pam_mfa.verifier.packets import Peer, close_all, receive_packet
 
 FIRST_FRAME = 10.0  # seconds; the module sends its request right after connecting
@@ -95,7 +95,7 @@ class Connection:
         except OSError:  # the caller is gone and needs no verdict
             self.close()
         except Exception as error:  # noqa: BLE001 - a fault of one conversation ends that one only
-            tell_error(f"a conversation failed: {type(error).__name__} at {_place(error)}")
+            tell_fault(error)
             self.close()
 
     def _read(self) -> None:
@@ -153,13 +153,3 @@ class Connection:
             self._advance(Reason.TIMED_OUT)
         elif self._conversation is None:
             self.close()
-
-
-def _place(error: BaseException) -> str:
-    """Where an error was raised, without its text, which might quote what was typed."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return "an unknown place"
-    return f"{trace.tb_frame.f_code.co_qualname} line {trace.tb_lineno}"

@@ -29,6 +29,15 @@ def tell_failure(error: PamMfaError) -> None:
     tell_error(f"{error}. {error.hint}" if error.hint else str(error))
 
 
+def tell_fault(error: Exception) -> None:
+    """Write where a fault of this program was raised; its text might quote what was typed."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_qualname} line {trace.tb_lineno}" if trace else "nowhere"
+    tell_error(f"a fault of pam-mfad, please report it: {type(error).__name__} in {place}")
+
+
 def _printable(message: str) -> str:
     """One line of printable characters: a user name must not forge a second one."""
     return message.encode("unicode_escape").decode("ascii")[:_LINE_MAX]
