@@ -15,9 +15,11 @@ def prefix() -> Iterator[Path]:
     """Install once for the whole run, where the verifier's user can read it."""
     directory = Path(tempfile.mkdtemp(prefix="pam-mfa-prefix-", dir="/var/tmp"))
     directory.chmod(0o755)
-    install(directory / "prefix")
-    yield directory / "prefix"
-    shutil.rmtree(directory)
+    try:
+        install(directory / "prefix")
+        yield directory / "prefix"
+    finally:
+        shutil.rmtree(directory)
 
 
 @pytest.fixture

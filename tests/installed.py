@@ -75,6 +75,7 @@ class DataRoot:
         self.services.mkdir()
         self.library = self.path / "var/lib/pam_mfa"
         self.audit_log = self.path / "var/log/pam_mfa/audit.jsonl"
+        self.command("list")  # makes the directories, as on a new host
 
     @property
     def module(self) -> str:

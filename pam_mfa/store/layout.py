@@ -77,14 +77,31 @@ def make_directories(layout: Layout) -> None:
         (layout.audit_log.parent, uid, _log_group(gid), 0o2750),
         (layout.run, uid, gid, 0o755),
     )
+    for path, owner, group, mode in wanted:
+        _make(path, owner, group, mode)
+
+
+def _make(path: Path, owner: int, group: int, mode: int) -> None:
     try:
-        for path, owner, group, mode in wanted:
-            if not path.exists():
-                path.mkdir(parents=True)
-                os.chown(path, owner, group)
-                path.chmod(mode)
+        if not path.exists():
+            path.mkdir(parents=True)
+            os.chown(path, owner, group)
+            path.chmod(mode)
     except OSError as error:
         raise BrokenSystemError(f"{error.filename} cannot be made: {error.strerror}") from error
+
+
+def make_run_directory(layout: Layout) -> None:
+    """Make the directory of the verifier's socket, which no boot keeps; as root.
+
+    The others are not made here: a store that is not mounted must not turn into an empty one, in
+    which nobody is enrolled.
+
+    Raises:
+        BrokenSystemError: there is no service user, or it cannot be made.
+    """
+    uid, gid = service_ids()
+    _make(layout.run, uid, gid, 0o755)
 
 
 def service_ids() -> tuple[int, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pam_mfa.errors import BrokenSystemError, PamMfaError, PolicyError
 from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.layout import Layout, drop_privileges, make_directories
+from pam_mfa.store.layout import Layout, drop_privileges, make_run_directory
 from pam_mfa.verifier import journal
 from pam_mfa.verifier.conversation import Services
 from pam_mfa.verifier.policy_file import PolicyFile
@@ -77,7 +77,7 @@ def _run_daemon(layout: Layout) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if os.geteuid() == 0:
-        make_directories(layout)
+        make_run_directory(layout)
     services = _open_services(layout)
     with contextlib.suppress(PolicyError):  # told in the journal; refused until it is mended
         services.policy_file.current()

@@ -141,6 +141,7 @@ class Host:
         self._changed: list[str] = []
         self._status: int | None = None
         self._started = 0.0
+        self._is_asking = False
         if self._read() != ["ready"]:
             raise HostError(f"the host ended with {self._process.wait()}")
 
@@ -162,18 +163,20 @@ class Host:
                 message = _parse_message(*values)
                 self._messages.append(message)
                 if message.style <= Style.ECHO_ON:
+                    self._is_asking = True
                     return message.text
         return None
 
     def answer(self, text: str | None) -> None:
         """Answer the question; None is a conversation that fails."""
+        self._is_asking = False
         raw = None if text is None else text.encode("utf-8", "surrogateescape")
         self._write("abort" if raw is None else f"answer {raw.hex()}")
 
     def finish(self, answers: Sequence[str | None] = ()) -> Outcome:
         """Answer what is still asked, a question without an answer by None, to the end."""
         left = list(answers)
-        while self.question() is not None:
+        while self._is_asking or self.question() is not None:
             self.answer(left.pop(0) if left else None)
         seconds = time.monotonic() - self._started
         code = self._process.wait(PATIENCE)

@@ -9,6 +9,7 @@ from host_program import (
     Status,
     exact_service,
     run,
+    running,
     write_service,
 )
 from installed import DataRoot
@@ -67,9 +68,9 @@ def forwarded(root: DataRoot, argument: str, typed: str) -> tuple[Outcome, str, 
         frames.append(exchange.ask(PROMPT.encode()))
         exchange.verdict(SUCCESS)
 
-    with lying(root, script):
-        # pam_exec asks by itself where nothing was forwarded.
-        outcome = run(Login(root, "alice", service), typed, "asked again")
+    with lying(root, script), running(Login(root, "alice", service)) as host:
+        # pam_exec asks by itself where nothing was forwarded; it has a child, as ours has not.
+        outcome = host.finish([typed, "asked again"])
     assert outcome.status == Status.SUCCESS
     return outcome, answers_of(frames)[0], seen.read_text("utf-8").rstrip("\0")
 

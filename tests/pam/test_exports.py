@@ -34,7 +34,7 @@ def readelf(prefix: Path, *options: str) -> str:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_function_can_be_found(prefix: Path, name: str) -> None:
-    """libpam finds each of the five functions."""
+    """Each of the five functions can be found as libpam finds it."""
     module = ctypes.CDLL(str(prefix / "lib/security/pam_mfa.so"))
     assert getattr(module, name) is not None
 

@@ -68,9 +68,9 @@ def test_unknown_account_has_no_uid(root: DataRoot) -> None:
     assert UID not in told
 
 
-def test_oversized_item_refuses(root: DataRoot) -> None:
-    """An item that does not fit a frame refuses, and nothing cut is sent."""
-    login = Login(root, "alice", options=["rhost=" + "x" * 20000])
+def test_oversized_value_refuses(root: DataRoot) -> None:
+    """A value that does not fit a frame refuses, and nothing cut is sent."""
+    login = Login(root, "alice", options=["SSH_CONNECTION=" + "x" * 20000])
     with lying(root, telling(SUCCESS)) as verifier:
         assert run(login).status == Status.AUTHINFO_UNAVAIL
     assert verifier.requests in ([], [b""])

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State: what is judged and what changes are one transaction, durable or not at all."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from doubles import make_event
+
+from pam_mfa.audit import Event
+from pam_mfa.errors import StateError
+from pam_mfa.lockout import LockState
+from pam_mfa.store.state import SCHEMA_VERSION, Change, Claim, Known, Outbox, State
+
+PHONE = "virtual/alice/phone"
+NOTHING = Change(accepted=False, events=())
+
+
+def format_line(event: Event) -> bytes:
+    """Return a line that names the user only."""
+    return f"{event.user}\n".encode()
+
+
+def keep(_outbox: Outbox) -> int:
+    """Let every row stand."""
+    return 0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the database is to be."""
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+def state(path: Path) -> Iterator[State]:
+    """A state that nobody has used."""
+    state = State(path, format_line)
+    yield state
+    state.close()
+
+
+def claim(change: Change, user: str = "alice", seen: list[Known] | None = None) -> Claim:
+    """Return a claim that is judged so, and whose judge notes what was known."""
+
+    def judge(known: Known) -> Change:
+        if seen is not None:
+            seen.append(known)
+        return change
+
+    return Claim(user, (PHONE, "virtual/alice/tablet"), judge)
+
+
+def look(state: State, user: str = "alice") -> Known:
+    """Return what is known of a user."""
+    seen: list[Known] = []
+    state.commit([claim(NOTHING, user, seen)], keep)
+    return seen[0]
+
+
+def rows(path: Path) -> list[tuple[int, bytes]]:
+    """Return the rows of the outbox."""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("SELECT id, line FROM outbox ORDER BY id").fetchall()
+    finally:
+        connection.close()
+
+
+def test_first_use(state: State) -> None:
+    """Of a user who was never here nothing is known."""
+    assert Known(LockState(), {}) == look(state)
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        LockState(),
+        LockState((1.5, 2.25)),
+        LockState((), 1_700_000_000.123456),
+        LockState(tuple(1_700_000_000.1 + n / 3 for n in range(1000)), 0.1 + 0.2),
+    ],
+)
+def test_lock_is_kept(state: State, path: Path, lock: LockState) -> None:
+    """Failures and locks are read back exactly, by another process too."""
+    state.commit([claim(Change(accepted=False, events=(), lock=lock))], keep)
+    other = State(path, format_line)
+    assert [lock, lock] == [look(state).lock, look(other).lock]
+    other.close()
+
+
+def test_lock_by_user(state: State) -> None:
+    """What is kept of one user says nothing of another."""
+    state.commit([claim(Change(accepted=False, events=(), lock=LockState((), 9.0)))], keep)
+    assert LockState() == look(state, "bob").lock
+
+
+def test_lock_that_stands(state: State) -> None:
+    """A change without a lock leaves the lock as it was."""
+    state.commit([claim(Change(accepted=False, events=(), lock=LockState((), 9.0)))], keep)
+    state.commit([claim(NOTHING)], keep)
+    assert LockState((), 9.0) == look(state).lock
+
+
+def use(step: int) -> Change:
+    """Return a change that uses a time step of the phone up."""
+    return Change(accepted=True, events=(), used_steps={PHONE: step})
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"), [([5], 5), ([5, 6], 6), ([6, 5], 6), ([6, 0], 6), ([0], 0), ([2**40], 2**40)]
+)
+def test_used_step(state: State, steps: list[int], kept: int) -> None:
+    """The last used time step of a device never goes back."""
+    for step in steps:
+        state.commit([claim(use(step))], keep)
+    assert {PHONE: kept} == look(state).used_steps
+
+
+def test_claims_see_each_other(state: State) -> None:
+    """Of claims that are committed together, each sees what those before it changed."""
+    seen: list[Known] = []
+    state.commit([claim(use(step), seen=seen) for step in (5, 6, 7)], keep)
+    assert [{}, {PHONE: 5}, {PHONE: 6}] == [known.used_steps for known in seen]
+
+
+def test_claims_of_two_connections(state: State, path: Path) -> None:
+    """What one process has committed, another sees."""
+    other = State(path, format_line)
+    look(other)
+    state.commit([claim(use(5))], keep)
+    assert {PHONE: 5} == look(other).used_steps
+    other.close()
+
+
+def test_judge_that_fails(state: State, path: Path) -> None:
+    """Where one judge fails, nothing of the whole commit is kept."""
+
+    def fail(_known: Known) -> Change:
+        raise RuntimeError("a fault")
+
+    good = Change(
+        accepted=True, events=(make_event(),), lock=LockState((), 9.0), used_steps={PHONE: 5}
+    )
+    with pytest.raises(RuntimeError, match="a fault"):
+        state.commit([claim(good), Claim("alice", (), fail)], keep)
+    assert (Known(LockState(), {}), []) == (look(state), rows(path))
+
+
+def test_settle_that_fails(state: State) -> None:
+    """Where the outbox cannot be settled, no claim is judged."""
+    seen: list[Known] = []
+
+    def fail(_outbox: Outbox) -> int:
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        state.commit([claim(use(5), seen=seen)], fail)
+    assert ([], {}) == (seen, look(state).used_steps)
+
+
+def test_records(state: State, path: Path) -> None:
+    """Records are put into the outbox in the claims' order, and returned as lines."""
+    change = Change(accepted=False, events=(make_event("a"), make_event("b")))
+    committed = state.commit([claim(change), claim(NOTHING), claim(change)], keep)
+    lines = [b"a\n", b"b\n", b"a\n", b"b\n"]
+    assert (lines, 4, list(enumerate(lines, 1))) == (
+        committed.lines, committed.last_id, rows(path),
+    )  # fmt: skip
+
+
+def test_changes(state: State) -> None:
+    """Changes are returned in the claims' order."""
+    changes = [use(5), NOTHING, use(6)]
+    assert changes == state.commit([claim(change) for change in changes], keep).changes
+
+
+def test_no_records(state: State) -> None:
+    """A commit without records has no last id."""
+    committed = state.commit([claim(NOTHING)], keep)
+    assert ([], 0) == (committed.lines, committed.last_id)
+
+
+def test_outbox(state: State) -> None:
+    """Settling sees the rows of earlier commits, in their order."""
+    seen: list[tuple[tuple[int, int], list[bytes]]] = []
+
+    def settle(outbox: Outbox) -> int:
+        seen.append((outbox.ids(), outbox.lines()))
+        return 0
+
+    for user in ("a", "b"):
+        state.commit([claim(Change(accepted=False, events=(make_event(user),)))], settle)
+    state.commit([], settle)
+    assert [((0, 0), []), ((1, 1), [b"a\n"]), ((1, 2), [b"a\n", b"b\n"])] == seen
+
+
+def test_dropped_rows(state: State, path: Path) -> None:
+    """Rows before the one that is safe are dropped; it stays, so that ids only grow."""
+    change = Change(accepted=False, events=(make_event("a"), make_event("b"), make_event("c")))
+    state.commit([claim(change)], keep)
+    state.commit([claim(NOTHING)], lambda _: 3)
+    left = rows(path)
+    state.commit([claim(change)], lambda _: 3)
+    assert ([3], [3, 4, 5, 6]) == ([row[0] for row in left], [row[0] for row in rows(path)])
+
+
+def test_mode(state: State, path: Path) -> None:
+    """The database is its owner's alone, whatever the umask."""
+    before = os.umask(0)
+    try:
+        look(state)
+    finally:
+        os.umask(before)
+    modes = {each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
+    assert {0o600} == modes
+
+
+def garbage(path: Path) -> None:
+    """Make the database a file of something else."""
+    path.write_bytes(b"this is no database" * 100)
+
+
+def link(path: Path) -> None:
+    """Make the database a link."""
+    path.symlink_to("elsewhere.db")
+
+
+def directory(path: Path) -> None:
+    """Make the database a directory."""
+    path.mkdir()
+
+
+def fifo(path: Path) -> None:
+    """Make the database a fifo."""
+    os.mkfifo(path)
+
+
+def without_tables(path: Path) -> None:
+    """Make a database of the right version without a table."""
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.close()
+
+
+@pytest.mark.parametrize("spoil", [garbage, link, directory, fifo, without_tables])
+def test_no_database(state: State, path: Path, spoil: Callable[[Path], None]) -> None:
+    """A database that cannot be used is an error that says what follows, and nothing is judged."""
+    spoil(path)
+    seen: list[Known] = []
+    with pytest.raises(StateError, match=f"the state {path} cannot be used") as caught:
+        state.commit([claim(use(5), seen=seen)], keep)
+    assert ([], True) == (seen, caught.value.hint.endswith("every login is refused."))
+    assert not path.with_name("elsewhere.db").exists()
+
+
+def test_mended_database(state: State, path: Path) -> None:
+    """Once an unusable database was moved away, the same process goes on with a new one."""
+    garbage(path)
+    with pytest.raises(StateError):
+        look(state)
+    path.unlink()
+    assert Known(LockState(), {}) == look(state)
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, -1, 99])
+def test_other_version(state: State, path: Path, version: int) -> None:
+    """A database of another version is not touched."""
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StateError, match=f"is of version {version}, this program's is 1"):
+        look(state)
+    assert before == path.read_bytes()
+
+
+def test_version(state: State, path: Path) -> None:
+    """A new database bears this program's version."""
+    look(state)
+    connection = sqlite3.connect(path)
+    assert (SCHEMA_VERSION,) == connection.execute("PRAGMA user_version").fetchone()
+    connection.close()
+
+
+def test_full_sync(state: State) -> None:
+    """A commit is on disk when it returns: SQLite is told to sync fully."""
+    look(state)
+    connection = state._connection  # noqa: SLF001 - a setting of the connection itself
+    assert connection is not None
+    assert (2,) == connection.execute("PRAGMA synchronous").fetchone()
+
+
+def test_busy_database(state: State, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that another process keeps locked is an error, not a success."""
+    monkeypatch.setattr("pam_mfa.store.state._BUSY_SECONDS", 0.05)
+    look(State(path, format_line))
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StateError, match="database is locked"):
+        state.commit([claim(use(5))], keep)
+    connection.execute("ROLLBACK")
+    connection.close()
+    assert {} == look(state).used_steps
