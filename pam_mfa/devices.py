@@ -146,7 +146,10 @@ def _time(section: Section, key: str) -> datetime.datetime:
     moment = section.require(key, datetime.datetime)
     if moment.tzinfo is None:
         raise section.error(key, "has no time zone; write it in UTC with a final Z")
-    return moment.astimezone(datetime.UTC)
+    try:
+        return moment.astimezone(datetime.UTC)
+    except OverflowError as error:
+        raise section.error(key, "is outside the calendar") from error
 
 
 _VIRTUAL_KEYS: Final = (

@@ -15,6 +15,7 @@ import yaml
 from pam_mfa.errors import DocumentError
 
 SIZE_MAX = 65536  # bytes
+DEPTH_MAX = 20  # levels of nesting; a policy has five
 _TEXT = "tag:yaml.org,2002:str"
 _T = TypeVar("_T")
 _KINDS = {str: "text", int: "a whole number", bool: "true or false", list: "a list"}
@@ -138,13 +139,27 @@ class Section:
 
 
 class _Loader(yaml.CSafeLoader):
-    """The safe loader without resolvers by path, which are asked twice a value and never used."""
+    """The safe loader with a bound on nesting, where it otherwise asks for resolvers by path.
+
+    libyaml's composer calls itself for each level: 60,000 brackets would end the process.
+    """
+
+    _depth = 0
 
     def descend_resolver(self, current_node: object, current_index: object) -> None:
-        """Do nothing."""
+        """Go one level down.
+
+        Raises:
+            yaml.YAMLError: the document is nested too deep.
+        """
+        del current_node, current_index
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            raise yaml.YAMLError("nested too deep")
 
     def ascend_resolver(self) -> None:
-        """Do nothing."""
+        """Go one level up."""
+        self._depth -= 1
 
 
 class _Reader:
@@ -185,7 +200,7 @@ class _Reader:
             return str(node.value)
         try:
             value: object = self._loader.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
             raise DocumentError(f"{self._source}, line {line}: a value cannot be read") from error
         return value
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Lifecycle, current_actor
 from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.layout import Layout, drop_privileges, make_directories
+from pam_mfa.store.layout import Layout, drop_privileges, make_directories, make_own_directories
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -45,6 +45,7 @@ class Session:
         actor = current_actor()
         make_directories(self.layout)
         drop_privileges()
+        make_own_directories(self.layout)
         return Lifecycle(EmbeddedStore(self.layout), time.time, actor)
 
     def note_unknown(self, user: str) -> None:

@@ -10,6 +10,7 @@ from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.secret import Secret
 from pam_mfa.store.device_files import DeviceFiles, encode_user
 from pam_mfa.store.enrollment import Enrollment, OpenDevice, Standing
+from pam_mfa.store.files import require_private_directory
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
 from pam_mfa.store.seal import Sealer, load_sealer
@@ -26,8 +27,10 @@ class EmbeddedStore:
         """Open the seal key; other files are opened when needed.
 
         Raises:
-            BrokenSystemError: there is no usable seal key.
+            BrokenSystemError: there is no store that is ours alone, or no usable seal key.
         """
+        for directory in (layout.library, layout.devices):
+            require_private_directory(directory)
         self.device_files = DeviceFiles(layout.devices)
         self.sealer = load_sealer(layout)
         self._ledger = Ledger(layout)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pam_mfa.errors import BrokenSystemError, UnsafeFileError
 
+_WRITABLE_BY_OTHERS = 0o022
+
 
 def read_file(path: Path, *, owners: Collection[int], forbidden: int, size_max: int) -> bytes:
     """Return a regular file's bytes.
@@ -60,6 +62,45 @@ def _require_safe(path: Path, about: os.stat_result, owners: Collection[int], bi
             f"{path} has the mode {stat.S_IMODE(about.st_mode):04o}, "
             f"which lets others at it ({bits:03o} must be clear)",
             hint=f"If nobody used that: chmod {stat.S_IMODE(about.st_mode) & ~bits:04o} {path}",
+        )
+
+
+def make_private_file(path: Path) -> None:
+    """Make an empty file of ours where there is none, and refuse one that others can get at.
+
+    For files that a library opens by name afterwards, in a directory that is ours alone.
+
+    Raises:
+        UnsafeFileError: it is not a regular file of ours, or others can get at it.
+        OSError: it can be neither opened nor made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        _require_safe(path, os.fstat(descriptor), (os.geteuid(),), 0o077)
+    finally:
+        os.close(descriptor)
+
+
+def require_private_directory(path: Path) -> None:
+    """Refuse a directory in which others could put a file in the place of ours.
+
+    Raises:
+        UnsafeFileError: it is missing, no directory, not ours, or others may write to it.
+    """
+    try:
+        about = path.lstat()
+    except OSError as error:
+        raise UnsafeFileError(
+            f"there is no directory {path}",
+            hint="Mount or restore it. On a new host, any pam-mfa command that root runs makes "
+            "it, for example: pam-mfa list",
+        ) from error
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid not in (0, os.geteuid()):
+        raise UnsafeFileError(f"{path} is not a directory of the verifier's user")
+    if about.st_mode & _WRITABLE_BY_OTHERS:
+        raise UnsafeFileError(
+            f"others may write to {path}", hint=f"If nobody did: chmod 0700 {path}"
         )
 
 

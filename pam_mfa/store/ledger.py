@@ -10,6 +10,7 @@ loss kept from the log is found in the outbox by the next commit of any process,
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 
 from pam_mfa.audit import AuditLog, Event, format_event
@@ -17,6 +18,8 @@ from pam_mfa.errors import StateError
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.state import Change, Claim, Outbox, State
 
+_LOCK_PATIENCE = 2.0  # seconds; a commit takes a millisecond
+_LOCK_PAUSE = 0.0005  # seconds
 _OUTBOX_MAX = 256  # rows that are kept before the log is synced and they are dropped
 
 
@@ -55,23 +58,18 @@ class Ledger:
         self._lock = -1
 
     def _settle(self, outbox: Outbox) -> int:
-        """Append what is missing in the log; return the id up to which rows may be dropped.
-
-        Records are appended in the outbox's order, so the last one's presence vouches for the
-        others; but before rows are dropped, each is looked for, since a power loss may have
-        torn a hole into what was not synced.
-        """
+        """Append what is missing in the log; return the id up to which rows may be dropped."""
         first, last = outbox.ids()
-        is_full = last - first >= _OUTBOX_MAX
-        if last != self._last_id or is_full:  # others were here, or one before us was killed
+        if last != self._last_id:  # others were here, or one before us was killed
             lines = outbox.lines()
-            if is_full or (lines and not self._audit.ends_with(lines[-1])):
+            if len(lines) > 1 or not all(map(self._audit.ends_with, lines)):
                 present = self._audit.recent()
                 self._audit.write([line for line in lines if line not in present])
             self._last_id = last
-        if not is_full:
+        elif last - first < _OUTBOX_MAX and not self._audit.was_rotated():
             return 0
-        self._audit.sync()
+        if last:
+            self._audit.sync()
         return last
 
     def _format_line(self, event: Event) -> bytes:
@@ -84,13 +82,27 @@ class Ledger:
             if self._lock < 0:
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._lock = os.open(self._lock_path, flags, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._wait_for_lock()
         except OSError as error:
             raise StateError(
                 f"{self._lock_path} cannot be locked: {error.strerror}",
-                hint=f"See: ls -ld {self._lock_path.parent}; df {self._lock_path.parent}",
+                hint=f"See: fuser {self._lock_path}; ls -ld {self._lock_path.parent}; "
+                f"df {self._lock_path.parent}",
             ) from error
         try:
             yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _wait_for_lock(self) -> None:
+        """Wait for the other process, but not for ever: it may have been stopped in its turn."""
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOCK_PAUSE)
+            else:
+                return

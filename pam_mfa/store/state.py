@@ -7,7 +7,6 @@ durability; the judge, who owns the rules, is handed in.
 """
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 from pam_mfa.audit import Event
 from pam_mfa.errors import StateError
 from pam_mfa.lockout import LockState
+from pam_mfa.store.files import make_private_file
 
 SCHEMA_VERSION = 1
 _BUSY_SECONDS = 10.0
@@ -85,7 +85,7 @@ class Outbox:
     def lines(self) -> list[bytes]:
         """Return the records' lines."""
         rows = self._connection.execute("SELECT line FROM outbox ORDER BY id").fetchall()
-        return [row[0] for row in rows]
+        return [row[0] for row in rows if row[0]]
 
 
 Settle = Callable[[Outbox], int]
@@ -106,8 +106,8 @@ class State:
         Args:
             claims: judged in this order, each seeing what those before it changed.
             settle: called first, inside the transaction, with the outbox; it returns the id up
-                to which rows are safe in the log. Those before it are dropped, and it stays, so
-                that ids only ever grow.
+                to which rows are safe in the log. Those are dropped, but for the last one's
+                id, so that ids only ever grow.
 
         Raises:
             StateError: nothing was changed.
@@ -116,6 +116,7 @@ class State:
             safe = settle(Outbox(connection))
             if safe:
                 connection.execute("DELETE FROM outbox WHERE id < ?", (safe,))
+                connection.execute("UPDATE outbox SET line = x'' WHERE id = ?", (safe,))
             changes = [_judge(connection, claim) for claim in claims]
             lines = [self._format_line(event) for change in changes for event in change.events]
             last = 0
@@ -153,8 +154,7 @@ class State:
         if self._connection is not None:
             return self._connection
         # SQLite follows links and takes the mode from the umask: the file is made here.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(self._path, flags, 0o600))
+        make_private_file(self._path)
         connection = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )

@@ -94,7 +94,9 @@ def _read_answer(packet: bytes, nonce: bytes) -> str | Reason:
 def _may_verify(peer: Peer, user: str) -> bool:
     if peer.uid == 0:
         return True
+    # By the caller's id and not by the name that it sent: unknown names could be asked of a
+    # directory service without end.
     try:
-        return pwd.getpwnam(user).pw_uid == peer.uid
-    except (KeyError, ValueError, UnicodeError):
+        return pwd.getpwuid(peer.uid).pw_name == user
+    except KeyError:
         return False

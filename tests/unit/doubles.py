@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hypothesis import settings
+
 from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.devices import VirtualDevice
 from pam_mfa.errors import BrokenSystemError
@@ -22,6 +24,10 @@ from pam_mfa.store import Change, Claim, Enrollment, Known, OpenDevice, Standing
 from pam_mfa.store.layout import Layout
 from pam_mfa.verification import Ask, Attempt, Commit, Listen, Verdict
 from pam_mfa.wire import Phase, Request
+
+# A loaded machine is slow and not wrong, and the tests must not need to write into their folder.
+settings.register_profile("unit", deadline=None, database=None)
+settings.load_profile("unit")
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 VECTORS = REPOSITORY / "tests/vectors"

@@ -208,7 +208,7 @@ def test_second_device() -> None:
     """Any of the user's devices will do, and the record names the one that did."""
     store = MemoryStore(alice=enrolled(open_device(), open_device("tablet", OTHER_SEED)))
     run(store, code_of(OTHER_SEED, STEP))
-    assert store.events[0].device == DeviceField("virtual/alice/tablet", "virtual", "tablet")
+    assert DeviceField("virtual/alice/tablet", "virtual", "tablet") == store.events[0].device
 
 
 def test_lock() -> None:
