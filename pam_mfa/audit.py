@@ -244,6 +244,8 @@ def _modified(path: Path) -> int:
 
 
 def _sync(path: Path) -> None:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return  # none of ours, and not read either
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fdatasync(descriptor)

@@ -45,14 +45,16 @@ def require_user(user: str) -> None:
     """Refuse what cannot be an account's name.
 
     Raises:
-        RefusedError: it is empty, too long, or has a control character.
+        RefusedError: it is empty, too long, not UTF-8, or has characters that do not print.
     """
     if not user:
         raise RefusedError("the user name is empty", hint="Name the account to act on.")
     if len(user.encode("utf-8", "surrogateescape")) > USER_BYTES_MAX:
         raise RefusedError(f"the user name is longer than {USER_BYTES_MAX} bytes")
-    if any(ord(character) < ord(" ") or character == "\x7f" for character in user):
-        raise RefusedError("the user name has a control character in it")
+    if not user.isprintable():
+        raise RefusedError(
+            "the user name has a character in it that cannot be printed, or is not UTF-8"
+        )
 
 
 def require_name(name: str) -> None:
@@ -177,7 +179,7 @@ def format_devices(user: str, devices: Iterable[Device]) -> bytes:
             for device in devices
         ],
     }
-    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=4096)
     return text.encode()
 
 

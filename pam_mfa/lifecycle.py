@@ -22,7 +22,7 @@ from pam_mfa.devices import (
     require_user,
     serial_number_of,
 )
-from pam_mfa.errors import BrokenSystemError, RefusedError
+from pam_mfa.errors import RefusedError, StateError
 from pam_mfa.factors.code import parse_answer
 from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.policy import SMS_REASON
@@ -122,8 +122,8 @@ class Lifecycle:
             files.write(pending.user, (*devices, device))
             try:
                 self._record(EventName.ENABLE_MFA_DEVICE, pending.user, device)
-            except BrokenSystemError:
-                files.write(pending.user, devices)  # no device without its record
+            except StateError:  # no device without its record; after an AuditError it is safe
+                files.write(pending.user, devices)
                 raise
         return device
 

@@ -46,7 +46,9 @@ class Session:
         make_directories(self.layout)
         drop_privileges()
         make_own_directories(self.layout)
-        return Lifecycle(EmbeddedStore(self.layout), time.time, actor)
+        store = EmbeddedStore(self.layout)
+        click.get_current_context().call_on_close(store.close)
+        return Lifecycle(store, time.time, actor)
 
     def note_unknown(self, user: str) -> None:
         """Warn where no account has this name: a typing error would enable nobody's device."""

@@ -20,6 +20,9 @@ class Store(Protocol):
     def commit(self, claims: list[Claim]) -> list[Change]:
         """Judge claims and make their changes and records durable."""
 
+    def close(self) -> None:
+        """Leave everything on disk where the next one expects it."""
+
     def pseudonym(self, text: str) -> str:
         """Return what stands in records for a name that no account has."""
 

@@ -39,12 +39,24 @@ def read_file(path: Path, *, owners: Collection[int], forbidden: int, size_max: 
         raise UnsafeFileError(
             f"{path} cannot be opened: {error.strerror}", hint=f"See: ls -l {path}"
         ) from error
-    with contextlib.closing(os.fdopen(descriptor, "rb")) as file:
+    try:
         _require_safe(path, os.fstat(descriptor), owners, forbidden)
-        data = file.read(size_max + 1)
+        data = _read_up_to(descriptor, size_max + 1)
+    except OSError as error:
+        raise UnsafeFileError(f"{path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
     if len(data) > size_max:
         raise UnsafeFileError(f"{path} is larger than {size_max} bytes")
     return data
+
+
+def _read_up_to(descriptor: int, size: int) -> bytes:
+    parts = []
+    while size > 0 and (part := os.read(descriptor, size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _require_safe(path: Path, about: os.stat_result, owners: Collection[int], bits: int) -> None:
@@ -112,6 +124,19 @@ def replace_file(path: Path, data: bytes, mode: int) -> None:
     """
     with _draft(path, data, mode) as draft:
         draft.rename(path)
+
+
+def remove_file(path: Path) -> None:
+    """Take a file away, durably; it may be gone already.
+
+    Raises:
+        BrokenSystemError: it could not be taken away.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise BrokenSystemError(f"{path} cannot be removed: {error.strerror}") from error
 
 
 def create_file(path: Path, data: bytes, mode: int) -> None:

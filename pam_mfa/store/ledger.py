@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from pam_mfa.audit import AuditLog, Event, format_event
-from pam_mfa.errors import StateError
+from pam_mfa.errors import BrokenSystemError, StateError
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.state import Change, Claim, Outbox, State
 
@@ -50,7 +50,11 @@ class Ledger:
             return committed.changes
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, with every record synced into the log and none in the outbox."""
+        if self._last_id:
+            with contextlib.suppress(BrokenSystemError), self._locked():
+                self._audit.sync()
+                self._state.commit([], lambda outbox: min(self._last_id, outbox.ids()[1]))
         self._state.close()
         self._audit.close()
         if self._lock >= 0:

@@ -52,6 +52,10 @@ def _run(arguments: list[str]) -> int:
     if len(arguments) % 2 or not set(options) <= {"--once", "--serve", "--root"}:
         sys.stderr.write(USAGE + "\n")
         return 2
+    for name in {"--once", "--serve"} & set(options):
+        if not (options[name].isascii() and options[name].isdigit()):
+            sys.stderr.write(f"pam-mfad: {name} takes the number of a descriptor\n{USAGE}\n")
+            return 2
     layout = Layout(Path(options.get("--root", "/") or "/"))
     if "--once" in options:
         _run_once(int(options["--once"]), layout)
@@ -75,7 +79,11 @@ def _run_once(descriptor: int, layout: Layout) -> None:
     if os.geteuid() == 0:
         leave_caller()
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(OSError):
-        serve_once(connection, _open_services(layout))  # OSError: the caller is gone
+        services = _open_services(layout)
+        try:
+            serve_once(connection, services)  # OSError: the caller is gone
+        finally:
+            services.store.close()
 
 
 def _run_daemon(layout: Layout) -> None:
@@ -110,7 +118,10 @@ def _serve(
     from pam_mfa.verifier.surroundings import refuse_core  # noqa: PLC0415
 
     refuse_core()
-    asyncio.run(serve_until_stopped(listener, services, limits, companion))
+    try:
+        asyncio.run(serve_until_stopped(listener, services, limits, companion))
+    finally:
+        services.store.close()
 
 
 def _raise_descriptor_limit() -> None:

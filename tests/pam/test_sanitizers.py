@@ -35,9 +35,9 @@ def instrumented() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def checked(instrumented: Path) -> Iterator[DataRoot]:
-    """Give a test a data root whose module checks itself."""
+    """Share a data root whose module checks itself; each test has a user of its own."""
     root = DataRoot(instrumented)
     yield root
     root.remove()
@@ -63,13 +63,13 @@ def test_lies_do_no_harm(checked: DataRoot, lie: str) -> None:
 @each_way
 def test_logins_do_no_harm(checked: DataRoot, way: str) -> None:
     """Right and wrong codes, and verifiers started on demand, leave no finding."""
-    phone = enroll(checked, "alice")
+    phone = enroll(checked, way)
     with serving(checked, way):
-        phases = Login(checked, "alice", phases="auth,account,session")
+        phases = Login(checked, way, phases="auth,account,session")
         assert run_checked(phases, phone.wrong_code(), None).status == Status.AUTH_ERR
         assert run_checked(phases, phone.code()).status == Status.IGNORE
         for phase in ("account", "session"):
-            assert run_checked(Login(checked, "alice", phases=phase)).status == Status.IGNORE
+            assert run_checked(Login(checked, way, phases=phase)).status == Status.IGNORE
 
 
 @pytest.mark.parametrize("typed", [None, "", "1", "123456", "x" * 5000, "9" * 5000, "€1234567"])

@@ -147,5 +147,5 @@ def test_protocol_has_two_sides() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Import) and any(alias.name == "asyncio" for alias in node.names)
     }
-    expected = {"committer", "connection", "server", "__main__"}
+    expected = {"committer", "companion", "connection", "server", "__main__"}
     assert {f"pam_mfa.verifier.{name}" for name in expected} == users
