@@ -122,9 +122,11 @@ class Lifecycle:
             files.write(pending.user, (*devices, device))
             try:
                 self._record(EventName.ENABLE_MFA_DEVICE, pending.user, device)
-            except StateError:  # no device without its record; after an AuditError it is safe
+            except StateError:  # no device without its record
                 files.write(pending.user, devices)
                 raise
+            # An AuditError leaves the device: its record is durable in the outbox, and nobody
+            # logs in before it is in the log.
         return device
 
     def deactivate(self, user: str, serial_number: str) -> Device:
@@ -143,7 +145,11 @@ class Lifecycle:
                     f"{user} has no device {serial_number}", hint=f"See: pam-mfa list {user}"
                 )
             files.write(user, tuple(one for one in devices if one is not found))
-            self._record(EventName.DEACTIVATE_MFA_DEVICE, user, found)
+            try:
+                self._record(EventName.DEACTIVATE_MFA_DEVICE, user, found)
+            except StateError:
+                files.write(user, devices)
+                raise
         return found
 
     def standing(self, user: str) -> Standing:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pam_mfa.audit import Event
-from pam_mfa.errors import StateError
+from pam_mfa.errors import StateError, UnsafeFileError
 from pam_mfa.lockout import LockState
 from pam_mfa.store.files import make_private_file
 
@@ -142,7 +142,7 @@ class State:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, UnsafeFileError, OSError) as error:
             self.close()
             raise StateError(
                 f"the state {self._path} cannot be used: {error}",

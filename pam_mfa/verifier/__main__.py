@@ -54,7 +54,7 @@ def _run(arguments: list[str]) -> int:
         return 2
     for name in {"--once", "--serve"} & set(options):
         if not (options[name].isascii() and options[name].isdigit()):
-            sys.stderr.write(f"pam-mfad: {name} takes the number of a descriptor\n{USAGE}\n")
+            sys.stderr.write(USAGE + "\n")
             return 2
     layout = Layout(Path(options.get("--root", "/") or "/"))
     if "--once" in options:

@@ -98,5 +98,5 @@ def _may_verify(peer: Peer, user: str) -> bool:
     # directory service without end.
     try:
         return pwd.getpwuid(peer.uid).pw_name == user
-    except KeyError:
+    except (KeyError, OverflowError):
         return False

@@ -115,6 +115,9 @@ class MemoryStore:
             raise self.failure
         return [self._judge(claim) for claim in claims]
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def pseudonym(self, text: str) -> str:
         """Return the same for every text of one length."""
         return f"pseudonym-{len(text)}"

@@ -30,12 +30,13 @@ from pam_mfa.lockout import LockState
 from pam_mfa.store import Change, Claim
 from pam_mfa.verifier import connection as module
 from pam_mfa.verifier import conversation, server
+from pam_mfa.verifier.budget import Limits
 from pam_mfa.verifier.committer import Committer, Done
 from pam_mfa.verifier.connection import Connection
 from pam_mfa.verifier.conversation import Services
 from pam_mfa.verifier.packets import Peer
 from pam_mfa.verifier.policy_file import PolicyFile
-from pam_mfa.verifier.server import CONNECTIONS_MAX_USER, Server
+from pam_mfa.verifier.server import ROOT_LIMITS, Server
 from pam_mfa.wire import Result, Style, build_prompt, build_verdict
 
 REQUEST = encode_request(make_request())
@@ -428,7 +429,7 @@ class FaultyStore(MemoryStore):
 
 
 def test_fault_in_a_commit(play: Play) -> None:
-    """A fault of this program in a commit ends the connections that wait for it."""
+    """A fault of this program in a commit gives those who wait for it no verdict but that."""
 
     async def scene(daemon: Daemon) -> None:
         daemon.loop.set_exception_handler(lambda *_: None)
@@ -436,7 +437,7 @@ def test_fault_in_a_commit(play: Play) -> None:
         end = daemon.connect()
         end.send(REQUEST)
         end.send(encode_answer(CODE))
-        assert [PROMPT] == await asyncio.wait_for(daemon.frames(end), 2.0)
+        assert [PROMPT, UNAVAILABLE] == await asyncio.wait_for(daemon.frames(end), 2.0)
         assert 1 == daemon.forgotten
 
     play(scene)
@@ -529,13 +530,13 @@ def test_descriptors(play: Play, with_answer: bool) -> None:  # noqa: FBT001 - b
 class Listening:
     """A server on a socket in a directory."""
 
-    def __init__(self, daemon: Daemon, path: Path) -> None:
+    def __init__(self, daemon: Daemon, path: Path, limits: Limits) -> None:
         """Listen."""
         self._path = str(path / "verify.sock")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(self._path)
         listener.listen(100)
-        self.server = Server(listener, daemon.services)
+        self.server = Server(listener, daemon.services, limits)
 
     def connect(self) -> socket.socket:
         """Connect as a module does."""
@@ -549,18 +550,20 @@ class Listening:
         return end
 
 
-@pytest.mark.parametrize(
-    ("uid", "served"), [(0, 3 * CONNECTIONS_MAX_USER), (1000, CONNECTIONS_MAX_USER)]
-)
+EACH = 16
+OTHERS = Limits(connections=100, connections_each=EACH)
+
+
+@pytest.mark.parametrize(("limits", "served"), [(ROOT_LIMITS, 3 * EACH), (OTHERS, EACH)])
 def test_limit_of_a_user(
-    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, served: int
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits, served: int
 ) -> None:
     """A user has so many connections at once; root, whose logins are everybody's, has more."""
-    monkeypatch.setattr(server, "peer_of", lambda _: Peer(4321, uid))
+    monkeypatch.setattr(server, "peer_of", lambda _: Peer(4321, 1000))
 
     async def scene(daemon: Daemon) -> None:
-        listening = Listening(daemon, tmp_path)
-        ends = [listening.connect() for _ in range(3 * CONNECTIONS_MAX_USER)]
+        listening = Listening(daemon, tmp_path, limits)
+        ends = [listening.connect() for _ in range(3 * EACH)]
         await daemon.settle()
         closed = []
         for end in ends:
@@ -584,9 +587,9 @@ def test_limit_is_by_connection(
     monkeypatch.setattr(server, "peer_of", lambda _: Peer(4321, 1000))
 
     async def scene(daemon: Daemon) -> None:
-        listening = Listening(daemon, tmp_path)
+        listening = Listening(daemon, tmp_path, OTHERS)
         for _ in range(3):
-            ends = [listening.connect() for _ in range(CONNECTIONS_MAX_USER)]
+            ends = [listening.connect() for _ in range(EACH)]
             await daemon.settle()
             for end in ends:
                 with pytest.raises(BlockingIOError):
@@ -603,7 +606,7 @@ def test_stop(play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(server, "peer_of", lambda _: ROOT)
 
     async def scene(daemon: Daemon) -> None:
-        listening = Listening(daemon, tmp_path)
+        listening = Listening(daemon, tmp_path, OTHERS)
         end = listening.connect()
         end.send(REQUEST)
         assert PROMPT == await daemon.receive(end)
@@ -624,7 +627,7 @@ def test_stop_without_patience(play: Play, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(server, "_STOP_PATIENCE", 0.05)
 
     async def scene(daemon: Daemon) -> None:
-        listening = Listening(daemon, tmp_path)
+        listening = Listening(daemon, tmp_path, OTHERS)
         end = listening.connect()
         end.send(REQUEST)
         assert PROMPT == await daemon.receive(end)

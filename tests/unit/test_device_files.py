@@ -89,7 +89,7 @@ def test_all_in_the_directory(tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
     for user in ("../x", "..", "/x", "a/../../x"):
-        DeviceFiles(inner).write(user, ())
+        DeviceFiles(inner).write(user, (DEVICE,))
     assert ([inner], 4) == (list(tmp_path.iterdir()), len(list(inner.iterdir())))
 
 
@@ -107,7 +107,7 @@ def test_no_directory(tmp_path: Path) -> None:
 def test_order(files: DeviceFiles) -> None:
     """Users are listed by name, and neither lock nor drafts are taken for users."""
     for user in ("carol", "alice", "bob"):
-        files.write(user, ())
+        files.write(user, (DEVICE,))
     with files.lock():
         (files.path("alice").parent / "dave.yaml.0123.new").touch()
     assert ["alice", "bob", "carol"] == list(files.users())

@@ -190,7 +190,9 @@ def test_several_rotations(open_ledger: Opener, layout: Layout, count: int) -> N
 
 def test_compressed_rotation(open_ledger: Opener, layout: Layout) -> None:
     """Records are not doubled where the rotated log was compressed at once."""
-    record(open_ledger(), "a")
+    ledger = open_ledger()
+    record(ledger, "a")
+    ledger.close()
     rotated = rotate(layout, 1)
     rotated.with_suffix(".1.gz").write_bytes(gzip.compress(rotated.read_bytes()))
     rotated.unlink()
@@ -283,6 +285,7 @@ def test_sync_before_rows_are_dropped(
 def test_broken_state(open_ledger: Opener, layout: Layout) -> None:
     """Where the state cannot be used nothing is recorded."""
     layout.state.write_bytes(b"garbage" * 1000)
+    layout.state.chmod(0o600)
     with pytest.raises(StateError):
         record(open_ledger(), "a")
     assert not layout.audit_log.exists()

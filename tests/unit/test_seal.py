@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pam_mfa.errors import BrokenSystemError, SealError, UnsafeFileError
 from pam_mfa.secret import Secret
+from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.seal import CREDENTIAL, KEY_BYTES, Sealer, load_sealer
 
@@ -152,8 +153,15 @@ def test_no_store(layout: Layout) -> None:
     """Where the devices' directory is not there, no key is made: it may only not be mounted."""
     layout.devices.rmdir()
     with pytest.raises(BrokenSystemError, match=f"there is no directory {layout.devices}"):
-        load_sealer(layout)
+        EmbeddedStore(layout)
     assert not layout.seal_key.exists()
+
+
+def test_store_that_others_may_write(layout: Layout) -> None:
+    """A directory in which others could swap the state is refused."""
+    layout.library.chmod(0o777)
+    with pytest.raises(UnsafeFileError, match="others may write to"):
+        EmbeddedStore(layout)
 
 
 @pytest.mark.parametrize(("size", "error"), [(0, BrokenSystemError), (31, BrokenSystemError),

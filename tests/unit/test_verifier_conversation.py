@@ -164,11 +164,12 @@ def accounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host where Alice has user id 1000 and Bob has 1001."""
     ids = {"alice": 1000, "bob": 1001}
 
-    def getpwnam(name: str) -> pwd.struct_passwd:
-        uid = ids[name.encode("utf-8").decode("ascii")]
-        return pwd.struct_passwd((name, "x", uid, uid, "", "/", "/bin/sh"))
+    names = {uid: name for name, uid in ids.items()}
 
-    monkeypatch.setattr(pwd, "getpwnam", getpwnam)
+    def getpwuid(uid: int) -> pwd.struct_passwd:
+        return pwd.struct_passwd((names[uid], "x", uid, uid, "", "/", "/bin/sh"))
+
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
 
 
 @pytest.mark.usefixtures("accounts")
