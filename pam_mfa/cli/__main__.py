@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from pam_mfa import __version__
-from pam_mfa.cli import attempt, devices, users
+from pam_mfa.cli import attempt, devices, policy, users
 from pam_mfa.cli.session import Session
 from pam_mfa.errors import PamMfaError
 
@@ -35,6 +35,7 @@ for _command in (
     devices.deactivate,
     users.unlock,
     attempt.attempt,
+    policy.policy,
 ):
     commands.add_command(_command)
 

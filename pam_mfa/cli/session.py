@@ -42,6 +42,8 @@ class Session:
                 "the devices of this host can be changed and read by root only",
                 hint="Run the command with sudo.",
             )
+        if not self.layout.root.is_dir():
+            raise RefusedError(f"there is no directory {self.layout.root} to act under")
         actor = current_actor()
         make_directories(self.layout)
         drop_privileges()

@@ -11,5 +11,7 @@ from pam_mfa.cli.session import Session, pass_session
 @pass_session
 def unlock(session: Session, user: str) -> None:
     """End a user's lock and forget the wrong codes that led to it."""
-    had = session.lifecycle.unlock(user)
+    lifecycle = session.lifecycle
+    session.note_unknown(user)
+    had = lifecycle.unlock(user)
     click.echo(f"Unlocked {user}." if had else f"{user} was not locked and has no wrong codes.")

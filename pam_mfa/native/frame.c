@@ -53,7 +53,8 @@ bool frame_read(const unsigned char *data, size_t size, const unsigned char *non
 		int tag = data[at];
 		length = (size_t)data[at + 1] << 8 | data[at + 2];
 		at += 3;
-		if (length > size - at || tag == 0 || tag > TAG_LAST || fields->tags & 1U << tag)
+		if (length > FIELD_MAX || length > size - at || tag == 0 || tag > TAG_LAST ||
+		    fields->tags & 1U << tag)
 			return false;
 		fields->tags |= 1U << tag;
 		fields->by_tag[tag].value = data + at;

@@ -41,18 +41,17 @@ struct call {
 static bool read_arguments(struct call *call, int argc, const char **argv)
 {
 	for (int i = 0; i < argc; i++) {
-		char more;
+		char more, number[4] = "";
 		if (strncmp(argv[i], "root=/", 6) == 0)
 			call->root = argv[i] + 5;
 		else if (strcmp(argv[i], "debug") == 0)
 			call->debug = true;
 		else if (strcmp(argv[i], "forward_pass") == 0)
 			call->forward_digits = DIGITS_MIN;
-		else if (sscanf(argv[i], "forward_pass=%u%c", &call->forward_digits, &more) == 1 &&
-			 call->forward_digits >= DIGITS_MIN && call->forward_digits <= DIGITS_MAX)
-			continue;
-		else if (sscanf(argv[i], "timeout=%u%c", &call->timeout, &more) != 1 ||
-			 call->timeout < 1 || call->timeout > TIMEOUT_MAX) {
+		else if (sscanf(argv[i], "forward_pass=%1[6-8]%c", number, &more) == 1)
+			call->forward_digits = (unsigned)atoi(number);
+		else if (sscanf(argv[i], "timeout=%3[0-9]%c", number, &more) != 1 ||
+			 (call->timeout = (unsigned)atoi(number)) < 1 || call->timeout > TIMEOUT_MAX) {
 			pam_syslog(call->pamh, LOG_ERR, "argument '%s' is not one of root=/DIR, "
 				   "timeout=1..%d, debug, forward_pass[=6..8]", argv[i], TIMEOUT_MAX);
 			return false;

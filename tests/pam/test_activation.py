@@ -48,7 +48,7 @@ def test_units_are_accepted_by_systemd(tmp_path: Path) -> None:
         text = (REPOSITORY / "packaging/systemd" / name).read_text("utf-8")
         # The program need not be installed in its final place for this.
         text = text.replace("/opt/pam-mfa/bin/pam-mfad", "/bin/true").replace(
-            "file:///opt/pam-mfa/share/README.md", "man:true(1)"
+            "file:///opt/pam-mfa/share/README.md", "file:///bin/true"
         )
         (tmp_path / name).write_text(text)
     done = subprocess.run(

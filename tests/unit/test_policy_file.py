@@ -52,7 +52,7 @@ def test_unchanged(policy_file: PolicyFile, path: Path, monkeypatch: pytest.Monk
     """A file that has not changed is not read again."""
     write(path, GOOD)
     policy = policy_file.current()
-    monkeypatch.setattr("pam_mfa.verifier.policy_file.read_file", None)
+    monkeypatch.setattr("pam_mfa.store.policies.read_file", None)
     assert policy is policy_file.current()
 
 
