@@ -40,8 +40,16 @@ def leave_caller() -> None:
         (resource.RLIMIT_NPROC, resource.RLIM_INFINITY),
         (resource.RLIMIT_MEMLOCK, resource.RLIM_INFINITY),
     ):
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(kind, (limit, limit))
+        _set_limit(kind, limit)
+
+
+def _set_limit(kind: int, limit: int) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(kind, (limit, limit))
+        return
+    with contextlib.suppress(OSError, ValueError):  # a container may forbid to lift the hard one
+        _, most = resource.getrlimit(kind)
+        resource.setrlimit(kind, (most, most))
 
 
 def refuse_core() -> None:
