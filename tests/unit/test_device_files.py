@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Device files by user: one safe file name for every name, and nobody else's file."""
 
+import hashlib
 import multiprocessing
 import os
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,8 +72,10 @@ def test_stems(user: str, stem: str) -> None:
 @pytest.mark.parametrize("user", ["x" * 201, "x" * 300, "/" * 67, "ü" * 150, "%" * 300])
 def test_long_names(user: str) -> None:
     """A long name's stem ends in its SHA-256, after a mark that no other stem has."""
-    stem = encode_user(user)
-    assert (True, 64) == ("%%" in stem, len(stem.rpartition("%%")[2]))
+    start, mark, digest = encode_user(user).rpartition("%%")
+    sha256 = hashlib.sha256(user.encode()).hexdigest()
+    assert ("%%", sha256) == (mark, digest)
+    assert user.encode().startswith(urllib.parse.unquote_to_bytes(start))
 
 
 @pytest.mark.parametrize(
@@ -142,12 +146,17 @@ def loosen(path: Path) -> None:
     path.chmod(0o604)
 
 
+def loosen_for_group(path: Path) -> None:
+    """Let the group read a file."""
+    path.chmod(0o640)
+
+
 def grow(path: Path) -> None:
     """Make a file longer than it may be."""
     path.write_bytes(path.read_bytes() + b"#" * 65536)
 
 
-@pytest.mark.parametrize("spoil", [link, fifo, directory, loosen, grow])
+@pytest.mark.parametrize("spoil", [link, fifo, directory, loosen, loosen_for_group, grow])
 def test_unsafe_files(files: DeviceFiles, spoil: Callable[[Path], None]) -> None:
     """A device file that is not a regular, small file of ours alone is not read."""
     files.write("alice", (DEVICE,))

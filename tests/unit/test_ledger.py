@@ -4,10 +4,11 @@
 import errno
 import gzip
 import json
+import multiprocessing
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,60 @@ def test_taking_turns(open_ledger: Opener, layout: Layout) -> None:
         record(one, pair[0])
         record(other, pair[1])
     assert list("abcdef") == users_in(layout.audit_log)
+
+
+def commit_often(layout: Layout, name: str) -> None:
+    """Commit thirty records, one by one."""
+    ledger = Ledger(layout)
+    for number in range(30):
+        record(ledger, f"{name}{number}")
+    ledger.close()
+
+
+def test_at_once(layout: Layout) -> None:
+    """Processes that commit at once find each record once, and each its own in their order."""
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=commit_often, args=(layout, name)) for name in "abc"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    users = users_in(layout.audit_log)
+    for name in "abc":
+        expected = [f"{name}{number}" for number in range(30)]
+        assert expected == [user for user in users if user.startswith(name)]
+
+
+def test_turn_lasts_until_the_record_is_in_the_log(
+    open_ledger: Opener, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a commit and its record in the log no other process commits; it says so."""
+    one, other = open_ledger(), open_ledger()
+    record(one, "a")
+    write = AuditLog.write
+    monkeypatch.setattr("pam_mfa.store.ledger._LOCK_PATIENCE", 0.01)
+
+    def cut_in(log: AuditLog, lines: Sequence[bytes]) -> None:
+        with pytest.raises(StateError, match=r"commit\.lock cannot be locked"):
+            record(other, "b")
+        write(log, lines)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "write", cut_in)
+        record(one, "c")
+    record(other, "d")
+    assert ["a", "c", "d"] == users_in(layout.audit_log)
+
+
+def test_alone(open_ledger: Opener, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that commits alone does not read the log again for every commit."""
+    ledger = open_ledger()
+    record(ledger, "a")
+    monkeypatch.setattr(AuditLog, "ends_with", None)
+    monkeypatch.setattr(AuditLog, "recent", None)
+    record(ledger, "b")
+    record(ledger, "c")
+    assert ["a", "b", "c"] == users_in(layout.audit_log)
 
 
 def test_lost_record(open_ledger: Opener, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
