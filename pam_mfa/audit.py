@@ -31,7 +31,10 @@ class EventName(enum.StrEnum):
     VERIFY_MFA = "VerifyMfa"
     SKIP_MFA = "SkipMfa"
     ENABLE_MFA_DEVICE = "EnableMfaDevice"
+    RESYNC_MFA_DEVICE = "ResyncMfaDevice"
     DEACTIVATE_MFA_DEVICE = "DeactivateMfaDevice"
+    ISSUE_BYPASS = "IssueBypass"
+    IMPORT_DEVICES = "ImportDevices"
     LOCK_USER = "LockUser"
     UNLOCK_USER = "UnlockUser"
 
@@ -48,6 +51,7 @@ class Reason(enum.StrEnum):
     """Why it ended so; a closed list."""
 
     CODE_ACCEPTED = "code_accepted"
+    RESYNCHRONIZED = "resynchronized"
     WRONG_CODE = "wrong_code"
     MALFORMED_CODE = "malformed_code"
     EMPTY_ANSWER = "empty_answer"

@@ -10,13 +10,17 @@ loss kept from the log is found in the outbox by the next commit of any process,
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from pam_mfa.audit import AuditLog, Event, format_event
 from pam_mfa.errors import StateError
+from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.state import Change, Claim, Outbox, State
 
+_Result = TypeVar("_Result")
 _OUTBOX_MAX = 256  # rows that are kept before the log is synced and they are dropped
 
 
@@ -45,6 +49,14 @@ class Ledger:
                 self._audit.write(committed.lines)
                 self._last_id = committed.last_id
             return committed.changes
+
+    def read_devices(self, serial_numbers: Sequence[str]) -> dict[str, DeviceState]:
+        """Return what is known of devices."""
+        return self._state.read_devices(serial_numbers)
+
+    def read_inventory(self, look: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Return what a look at the inventory gives."""
+        return self._state.read_inventory(look)
 
     def close(self) -> None:
         """Close the files."""

@@ -14,7 +14,7 @@ from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.store import Store
-from pam_mfa.verification import Ask, Attempt, Caller, Clock, Commit, Listen, attempt
+from pam_mfa.verification import Ask, Attempt, Caller, Clock, Commit, Listen, Tell, attempt
 from pam_mfa.verifier.journal import tell_failure
 from pam_mfa.verifier.packets import Peer
 from pam_mfa.verifier.policy_file import PolicyFile
@@ -79,6 +79,8 @@ def _carry(running: Attempt, nonce: bytes) -> Generator[Step, Any, Result]:
         if isinstance(need, Ask):
             prompt = wire.build_prompt(nonce, Style.ECHO_OFF, need.text, is_code=True)
             reply = yield Send(prompt)
+        elif isinstance(need, Tell):
+            reply = yield Send(wire.build_prompt(nonce, Style.INFORMATION, need.text))
         elif isinstance(need, Listen):
             packet = yield Receive()
             reply = packet if isinstance(packet, Reason) else _read_answer(packet, nonce)
