@@ -65,6 +65,7 @@ class Reason(enum.StrEnum):
     CALLER_NOT_ALLOWED = "caller_not_allowed"
     DEVICES_UNREADABLE = "devices_unreadable"
     UNENROLLED_ALLOWED = "unenrolled_allowed"
+    ENROLLMENT_DUE = "enrollment_due"
     REQUESTED = "requested"
 
 

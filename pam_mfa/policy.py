@@ -44,6 +44,7 @@ class Unenrolled(enum.StrEnum):
 
     DENY = "deny"
     ALLOW = "allow"
+    ENROLL = "enroll"  # after the first factor, in PAM's account phase
 
 
 class Policy(NamedTuple):
@@ -63,6 +64,7 @@ class Action(enum.Enum):
 
     NOTHING = "nothing"  # this phase has nothing to verify
     VERIFY = "verify"
+    ENROLL = "enroll"
 
 
 class Decision(NamedTuple):
@@ -74,6 +76,9 @@ class Decision(NamedTuple):
 
 def decide(policy: Policy, phase: Phase) -> Decision:
     """Decide what an attempt in this phase has to do."""
+    if phase is Phase.ACCOUNT and policy.unenrolled is Unenrolled.ENROLL:
+        is_enforced = policy.mode is Mode.ENFORCE
+        return Decision(Action.ENROLL if is_enforced else Action.NOTHING, ())
     if phase is not Phase.AUTH:
         return Decision(Action.NOTHING, ())
     return Decision(Action.VERIFY, policy.devices)

@@ -38,6 +38,7 @@ class Ask(NamedTuple):
     """Needs a code asked for; the attempt goes on at once, while the person types."""
 
     text: str
+    may_follow_password: bool = True  # whether forward_pass may split the answer
 
 
 class Tell(NamedTuple):
@@ -123,6 +124,10 @@ def _pass_unenrolled(scene: _Scene, clock: Clock) -> Attempt:
     """Let a user without devices by, where policy says so in so many words."""
     if scene.policy.unenrolled is Unenrolled.ALLOW:
         return (yield from _record(scene, clock, Reason.UNENROLLED_ALLOWED, Result.IGNORE))
+    if scene.policy.unenrolled is Unenrolled.ENROLL and scene.policy.mode is Mode.ENFORCE:
+        # Whoever has an account enrolls in the account phase; nobody else gets that far.
+        result = Result.DENIED if scene.request.uid is None else Result.IGNORE
+        return (yield from _record(scene, clock, Reason.ENROLLMENT_DUE, result))
     return (yield from _record(scene, clock, Reason.NOT_ENROLLED, Result.IGNORE))
 
 
@@ -273,7 +278,7 @@ def _refuse(
 
 def _record(scene: _Scene, clock: Clock, reason: Reason, result: Result) -> Attempt:
     """Record an end that no code led to, and return its verdict."""
-    is_skip = reason is Reason.UNENROLLED_ALLOWED
+    is_skip = reason in (Reason.UNENROLLED_ALLOWED, Reason.ENROLLMENT_DUE)
     event = _event(scene, clock(), Outcome.SUCCESS if is_skip else Outcome.DENIED, reason)
     if is_skip:
         event = event._replace(name=EventName.SKIP_MFA)
