@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 from pam_mfa.errors import AuditError
 
-_TEXT_MAX = 512  # characters of a text that somebody else chose: a record must stay short
+_TEXT_MAX = 128  # characters of a text that the caller chose: a record must stay short
+_OWN_TEXT_MAX = 1024  # of a text that we chose
+_OWN_TEXTS = frozenset(("user", "detail"))  # names of accounts, and our own sentences
 _END_BYTES = 1 << 21  # of a log's end, where records of late are found again
 _LAST_LINE_BYTES = 1 << 16
 _FORBIDDEN = 0o007  # nobody outside the log's group reads or writes it
@@ -114,7 +116,7 @@ def format_event(event: Event, event_id: str, host: str) -> bytes:
         if isinstance(value, DeviceField):
             record[key] = value._asdict()
         elif isinstance(value, str) and value:
-            record[key] = value[:_TEXT_MAX]
+            record[key] = value[: _OWN_TEXT_MAX if key in _OWN_TEXTS else _TEXT_MAX]
         elif isinstance(value, int):
             record[key] = value
     return json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"
@@ -145,6 +147,9 @@ class AuditLog:
         try:
             descriptor = self._current_descriptor()
             size = os.fstat(descriptor).st_size
+            # A record that a power loss or a kill has cut must not spoil the next one.
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                data = b"\n" + data
             try:
                 if os.write(descriptor, data) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -155,23 +160,49 @@ class AuditLog:
             raise self._error(error) from error
 
     def sync(self) -> None:
-        """Make everything written so far durable.
+        """Make everything durable that this process has written, also if it was rotated away.
 
         Raises:
             AuditError: it is not.
         """
         try:
-            os.fdatasync(self._current_descriptor())
+            if self._descriptor < 0:
+                self._descriptor = self._open()
+            os.fdatasync(self._descriptor)
         except OSError as error:
             raise self._error(error) from error
+
+    def require_usable(self) -> None:
+        """Open the log, where it is not open yet.
+
+        Raises:
+            AuditError: no record could be written to it.
+        """
+        try:
+            self._current_descriptor()
+        except OSError as error:
+            raise self._error(error) from error
+
+    def was_rotated(self) -> bool:
+        """Whether the file that this process writes to is no longer the log."""
+        return self._descriptor >= 0 and self._look() != self._identity
 
     def ends_with(self, line: bytes) -> bool:
         """Whether this is the log's last record."""
         return _read_end(self._path, _LAST_LINE_BYTES).endswith(line)
 
     def recent(self) -> set[bytes]:
-        """Return the lines at the ends of this log and of the newest rotated one."""
+        """Return the lines at the ends of this log and of the newest rotated one, made durable.
+
+        Raises:
+            AuditError: they are not.
+        """
         names = sorted(self._path.parent.glob(f"{self._path.name}*"), key=_modified, reverse=True)
+        try:
+            for name in names[:2]:
+                _sync(name)
+        except OSError as error:
+            raise self._error(error) from error
         ends = [_read_end(name, _END_BYTES) for name in names[:2]]
         return {line for end in ends for line in end.splitlines(keepends=True)}
 
@@ -189,15 +220,17 @@ class AuditLog:
         )
 
     def _current_descriptor(self) -> int:
-        try:
-            about = self._path.lstat()
-            current = (about.st_dev, about.st_ino)
-        except FileNotFoundError:
-            current = (0, 0)
-        if self._descriptor < 0 or current != self._identity:
+        if self._descriptor < 0 or self.was_rotated():
             self.close()
             self._descriptor = self._open()
         return self._descriptor
+
+    def _look(self) -> tuple[int, int]:
+        try:
+            about = self._path.lstat()
+        except FileNotFoundError:
+            return (0, 0)
+        return (about.st_dev, about.st_ino)
 
     def _open(self) -> int:
         # pam-u2f CVE-2019-12209: no link is followed; CVE-2019-12210: no child inherits it.
@@ -216,8 +249,6 @@ class AuditLog:
                 f"the audit log {self._path} is not used: {wrong}",
                 hint="Move it away; a new one is made by the next record.",
             )
-        if about.st_size and os.pread(descriptor, 1, about.st_size - 1) != b"\n":
-            os.write(descriptor, b"\n")  # a record cut by a power loss must not spoil the next
         self._identity = (about.st_dev, about.st_ino)
         return descriptor
 
@@ -226,6 +257,16 @@ def _modified(path: Path) -> int:
     with contextlib.suppress(OSError):
         return path.lstat().st_mtime_ns
     return 0
+
+
+def _sync(path: Path) -> None:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return  # none of ours, and not read either
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read_end(path: Path, size: int) -> bytes:

@@ -96,14 +96,16 @@ def require_user(user: str) -> None:
     """Refuse what cannot be an account's name.
 
     Raises:
-        RefusedError: it is empty, too long, or has a control character.
+        RefusedError: it is empty, too long, not UTF-8, or has characters that do not print.
     """
     if not user:
         raise RefusedError("the user name is empty", hint="Name the account to act on.")
     if len(user.encode("utf-8", "surrogateescape")) > USER_BYTES_MAX:
         raise RefusedError(f"the user name is longer than {USER_BYTES_MAX} bytes")
-    if any(ord(character) < ord(" ") or character == "\x7f" for character in user):
-        raise RefusedError("the user name has a control character in it")
+    if not user.isprintable():
+        raise RefusedError(
+            "the user name has a character in it that cannot be printed, or is not UTF-8"
+        )
 
 
 def require_name(name: str) -> None:
@@ -177,7 +179,7 @@ def _parse_token(section: Section) -> TokenDevice:
     if is_event_based and "period" in section:
         raise section.error("period", "does not go with 'counter: true'")
     period = 0 if is_event_based else section.require("period", int)
-    parameters = _parameters(section, period)
+    parameters = _parameters(section, period, is_event_based=is_event_based)
     return TokenDevice(*_common(section), parameters, _text(section, "secret"))
 
 
@@ -199,13 +201,13 @@ def _common(section: Section) -> tuple[str, str, datetime.datetime]:
     )
 
 
-def _parameters(section: Section, period: int) -> Parameters:
+def _parameters(section: Section, period: int, *, is_event_based: bool = False) -> Parameters:
     algorithm, digits = section.require("algorithm", str), section.require("digits", int)
     if algorithm not in set(Algorithm):
         raise section.error("algorithm", f"is not one of {', '.join(Algorithm)}")
     if digits not in DIGITS:
         raise section.error("digits", f"is not one of {DIGITS}")
-    if period and period not in PERIODS:
+    if not is_event_based and period not in PERIODS:
         raise section.error("period", f"is not one of {PERIODS} seconds")
     return Parameters(Algorithm(algorithm), digits, period)
 
@@ -221,7 +223,10 @@ def _time(section: Section, key: str) -> datetime.datetime:
     moment = section.require(key, datetime.datetime)
     if moment.tzinfo is None:
         raise section.error(key, "has no time zone; write it in UTC with a final Z")
-    return moment.astimezone(datetime.UTC)
+    try:
+        return moment.astimezone(datetime.UTC)
+    except OverflowError as error:
+        raise section.error(key, "is outside the calendar") from error
 
 
 _COMMON_KEYS: Final = ("serial_number", "type", "name", "enabled_at")
@@ -241,7 +246,7 @@ def format_devices(user: str, devices: Iterable[Device]) -> bytes:
         "user": user,
         "devices": [_format_device(device) for device in devices],
     }
-    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=4096)
     return text.encode()
 
 

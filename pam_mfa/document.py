@@ -15,8 +15,14 @@ import yaml
 from pam_mfa.errors import DocumentError
 
 SIZE_MAX = 65536  # bytes
+NUMBER_MAX = 2**63  # whole numbers beyond are no setting, and thousands of digits an attack
+DEPTH_MAX = 20  # levels of nesting; a policy has five
 _TEXT = "tag:yaml.org,2002:str"
 _T = TypeVar("_T")
+# What PyYAML's constructors raise at explicitly tagged nonsense, `!!int ""` for one.
+_UNREADABLE = (
+    yaml.YAMLError, ValueError, OverflowError, LookupError, TypeError, AttributeError,
+)  # fmt: skip
 _KINDS = {str: "text", int: "a whole number", bool: "true or false", list: "a list"}
 
 
@@ -138,13 +144,27 @@ class Section:
 
 
 class _Loader(yaml.CSafeLoader):
-    """The safe loader without resolvers by path, which are asked twice a value and never used."""
+    """The safe loader with a bound on nesting, where it otherwise asks for resolvers by path.
+
+    libyaml's composer calls itself for each level: 60,000 brackets would end the process.
+    """
+
+    _depth = 0
 
     def descend_resolver(self, current_node: object, current_index: object) -> None:
-        """Do nothing."""
+        """Go one level down.
+
+        Raises:
+            yaml.YAMLError: the document is nested too deep.
+        """
+        del current_node, current_index
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            raise yaml.YAMLError("nested too deep")
 
     def ascend_resolver(self) -> None:
-        """Do nothing."""
+        """Go one level up."""
+        self._depth -= 1
 
 
 class _Reader:
@@ -157,22 +177,26 @@ class _Reader:
 
     def value(self, node: yaml.Node, path: str) -> Any:  # noqa: ANN401 - a document's value
         line = node.start_mark.line + 1
-        if id(node) in self._seen:
-            raise DocumentError(
-                f"{self._source}, line {line}: an alias ('*name') is used",
-                hint="Write the value out; aliases are refused.",
-            )
-        self._seen.add(id(node))
+        self._refuse_alias(node, line)
         if isinstance(node, yaml.MappingNode):
             return self._section(node, path, line)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, f"{path}[{i}]") for i, item in enumerate(node.value)]
         return self._scalar(node, line)
 
+    def _refuse_alias(self, node: yaml.Node, line: int) -> None:
+        if id(node) in self._seen:
+            raise DocumentError(
+                f"{self._source}, line {line}: an alias ('*name') is used",
+                hint="Write the value out; aliases are refused.",
+            )
+        self._seen.add(id(node))
+
     def _section(self, node: yaml.MappingNode, path: str, line: int) -> Section:
         section = Section(self._source, path, line)
         for key_node, value_node in node.value:
             key_line = key_node.start_mark.line + 1
+            self._refuse_alias(key_node, key_line)
             if key_node.tag != _TEXT:
                 raise DocumentError(f"{self._source}, line {key_line}: a key is not a word")
             key = str(key_node.value)
@@ -185,8 +209,10 @@ class _Reader:
             return str(node.value)
         try:
             value: object = self._loader.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
+        except _UNREADABLE as error:
             raise DocumentError(f"{self._source}, line {line}: a value cannot be read") from error
+        if isinstance(value, int) and abs(value) > NUMBER_MAX:
+            raise DocumentError(f"{self._source}, line {line}: a number is out of range")
         return value
 
 

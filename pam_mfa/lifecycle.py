@@ -27,7 +27,7 @@ from pam_mfa.devices import (
     require_user,
     serial_number_of,
 )
-from pam_mfa.errors import BrokenSystemError, RefusedError
+from pam_mfa.errors import BrokenSystemError, RefusedError, StateError
 from pam_mfa.factors import code, paper
 from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.policy import SMS_REASON
@@ -158,17 +158,23 @@ class Lifecycle:
         """
         device = self._make_device(pending)
         match = self._find_pair(pending, device, (first, second))
+        self._store.require_log()  # nothing is done that could not be recorded
         with self._files.lock():
             devices = self._files.read(pending.user)
             _require_room(pending.user, pending.name, devices)
             self._take(pending, device, match)
             try:
                 self._files.write(pending.user, (*devices, device))
-                self._record(EventName.ENABLE_MFA_DEVICE, pending.user, device)
-            except BrokenSystemError:  # no device without its record, and none that nobody has
-                self._files.write(pending.user, devices)
-                self._release(device)
+            except BrokenSystemError:
+                self._release((device,), ())
                 raise
+            try:
+                self._record(EventName.ENABLE_MFA_DEVICE, pending.user, device)
+            except StateError:  # no device without its record
+                self._files.write(pending.user, devices)
+                raise
+            # An AuditError leaves the device: its record is durable in the outbox, and nobody
+            # logs in before it is in the log.
         return device
 
     def enable_recovery(self, user: str) -> list[str]:
@@ -185,6 +191,7 @@ class Lifecycle:
         serial_number += f"-{os.urandom(2).hex()}"
         hashes = self._hash_codes(codes, user, serial_number)
         made = RecoveryCodes(serial_number, "recovery", now, hashes)
+        self._store.require_log()  # nothing is done that could not be recorded
         with self._files.lock():
             devices = self._files.read(user)
             others = tuple(one for one in devices if not isinstance(one, RecoveryCodes))
@@ -206,6 +213,7 @@ class Lifecycle:
         expires_at = now + datetime.timedelta(seconds=seconds)
         hashes = self._hash_codes([made], user, serial_number)
         bypass = Bypass(serial_number, "bypass", now, expires_at, hashes)
+        self._store.require_log()  # nothing is done that could not be recorded
         with self._files.lock():
             devices = self._files.read(user)
             others = tuple(one for one in devices if not isinstance(one, Bypass))
@@ -240,6 +248,7 @@ class Lifecycle:
             RefusedError: the user has no such device, or no other and ``leave_none`` is not said.
         """
         require_user(user)
+        self._store.require_log()  # nothing is done that could not be recorded
         with self._files.lock():
             devices = self._files.read(user)
             found = self._find_device(user, serial_number, devices)
@@ -255,6 +264,7 @@ class Lifecycle:
             RefusedError: the user has none, or ``leave_none`` is not said.
         """
         require_user(user)
+        self._store.require_log()  # nothing is done that could not be recorded
         with self._files.lock():
             devices = self._files.read(user)
             if not devices:
@@ -357,16 +367,17 @@ class Lifecycle:
             raise RefusedError(f"the token {pending.token} was given to somebody else meanwhile")
         inventory.assign_token(connection, pending.token, pending.user)
 
-    def _release(self, device: Device) -> None:
-        """Give a device's seed free: a token goes back, an application's seed is forgotten."""
+    def _release(self, devices: tuple[Device, ...], events: tuple[Event, ...]) -> None:
+        """Give seeds free: a token goes back, an application's seed is forgotten."""
 
         def release(connection: sqlite3.Connection) -> None:
-            if isinstance(device, TokenDevice):
-                inventory.assign_token(connection, device.serial_number, None)
-            else:
-                inventory.drop_fingerprints(connection, device.serial_number)
+            for device in devices:
+                if isinstance(device, TokenDevice):
+                    inventory.assign_token(connection, device.serial_number, None)
+                else:
+                    inventory.drop_fingerprints(connection, device.serial_number)
 
-        change = Change(accepted=True, events=())
+        change = Change(accepted=True, events=events)
         self._store.commit([Claim("", (), lambda _: change, release)])
 
     def _commit_match(
@@ -395,15 +406,20 @@ class Lifecycle:
         self._files.write(user, after)
         try:
             self._record(name, user, device)
-        except BrokenSystemError:  # no device without its record
+        except StateError:  # no device without its record
             self._files.write(user, before)
             raise
 
     def _take_away(self, user: str, devices: tuple[Device, ...], gone: tuple[Device, ...]) -> None:
+        events = tuple(
+            self._event(EventName.DEACTIVATE_MFA_DEVICE, user, device) for device in gone
+        )
         self._files.write(user, tuple(one for one in devices if one not in gone))
-        for device in gone:
-            self._release(device)
-            self._record(EventName.DEACTIVATE_MFA_DEVICE, user, device)
+        try:
+            self._release(gone, events)
+        except StateError:
+            self._files.write(user, devices)
+            raise
 
     @staticmethod
     def _find_device(user: str, serial_number: str, devices: tuple[Device, ...]) -> Device:

@@ -124,9 +124,10 @@ def parse_seed(text: str) -> Secret:
     Raises:
         RefusedError: it is no base32 or has the wrong length.
     """
-    compact = re.sub(r"[\s-]", "", text).rstrip("=").upper()
+    compact = re.sub(r"[\s-]", "", text).rstrip("=")
     try:
-        raw = base64.b32decode(compact + "=" * (-len(compact) % 8))
+        compact.encode("ascii")  # "ß" would become "SS"
+        raw = base64.b32decode(compact.upper() + "=" * (-len(compact) % 8))
     except (binascii.Error, ValueError) as error:
         raise RefusedError(
             "the secret is not base32 (letters A to Z and digits 2 to 7)",

@@ -55,8 +55,8 @@ class Policy(NamedTuple):
     unenrolled: Unenrolled = Unenrolled.DENY
     prompts: int = 3
     window: int = 1  # time steps either side
-    look_ahead: int = 10  # counters after the last used one
     lockout: LockoutRule = LockoutRule()
+    look_ahead: int = 10  # counters after the last used one
 
 
 class Action(enum.Enum):

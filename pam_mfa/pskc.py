@@ -18,6 +18,8 @@ _PROFILES: Final = {  # RFC 6030, section 10.4, and RFC 6238's registration
     "urn:ietf:params:xml:ns:keyprov:pskc:hotp": True,
     "urn:ietf:params:xml:ns:keyprov:pskc:totp": False,
 }
+_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
+_KEY = re.compile(rb"<(?:[\w.-]+:)?Key\b(?!Package)")
 _KEY_PACKAGE = re.compile(rb"<(?:[\w.-]+:)?KeyPackage\b")
 
 
@@ -39,7 +41,7 @@ def parse_pskc(
     is_encrypted = bool(container.encryption.is_encrypted)
     if is_encrypted:
         _unlock(container, source, key, password)
-    lines = [data.count(b"\n", 0, found.start()) + 1 for found in _KEY_PACKAGE.finditer(data)]
+    lines = _key_lines(data)
     tokens: list[Token] = []
     bad: list[BadEntry] = []
     seen: set[str] = set()
@@ -59,13 +61,24 @@ def parse_pskc(
     return Delivery(dialect, tuple(tokens), tuple(bad))
 
 
+def _key_lines(data: bytes) -> list[int]:
+    """Return the line of each key's package; python-pskc does not tell."""
+    plain = _COMMENT.sub(lambda found: b"\n" * found[0].count(b"\n"), data)
+    lines = []
+    starts = [found.start() for found in _KEY_PACKAGE.finditer(plain)]
+    for start, end in zip(starts, [*starts[1:], len(plain)], strict=True):
+        if _KEY.search(plain, start, end):
+            lines.append(plain.count(b"\n", 0, start) + 1)
+    return lines
+
+
 def _parse_container(data: bytes, source: str) -> Any:  # noqa: ANN401 - python-pskc's own type
     import defusedxml  # noqa: PLC0415 - an import of tokens is rare, and XML is slow to load
     import pskc  # noqa: PLC0415
 
     try:
         return pskc.PSKC(io.BytesIO(data))
-    except (pskc.exceptions.PSKCError, ValueError) as error:
+    except (pskc.exceptions.PSKCError, ValueError, OverflowError) as error:
         # python-pskc says "Error parsing XML" of everything; what defusedxml refused is behind it.
         if isinstance(error.__context__, defusedxml.DefusedXmlException):
             raise RefusedError(
@@ -77,8 +90,16 @@ def _parse_container(data: bytes, source: str) -> Any:  # noqa: ANN401 - python-
 
 
 def _unlock(container: Any, source: str, key: Secret | None, password: str | None) -> None:  # noqa: ANN401
+    import pskc  # noqa: PLC0415
+
     if password is not None:
-        container.encryption.derive_key(password)
+        try:
+            container.encryption.derive_key(password)
+        except (pskc.exceptions.PSKCError, ValueError, OverflowError, TypeError) as error:
+            raise RefusedError(
+                f"no key can be derived from this password for {source}: {error}",
+                hint="If the file is encrypted with a pre-shared key, give that with --key -",
+            ) from error
     elif key is not None:
         container.encryption.key = key.reveal()
     else:
@@ -96,15 +117,16 @@ def _parse_key(entry: Any, line: int, *, is_encrypted: bool) -> Token | BadEntry
         return BadEntry(line, serial_number, "its seed is encrypted and carries no MAC")
     try:
         seed, counter = entry.secret, entry.counter
-    except (pskc.exceptions.PSKCError, ValueError) as error:
+    except (pskc.exceptions.PSKCError, ValueError, OverflowError) as error:
         return BadEntry(line, serial_number, f"it does not decrypt, or its MAC is wrong: {error}")
     if entry.algorithm not in _PROFILES:
         return BadEntry(line, serial_number, f"its algorithm '{entry.algorithm}' is not known")
     suite = (entry.algorithm_suite or "HMAC-SHA1").upper().removeprefix("HMAC-").replace("-", "")
     if suite not in set(Algorithm):
         return BadEntry(line, serial_number, f"its hash '{entry.algorithm_suite}' is not known")
-    if entry.response_encoding not in (None, "DECIMAL") or seed is None:
-        return BadEntry(line, serial_number, "it has no seed, or its codes are not decimal")
+    if entry.response_check or entry.response_encoding not in (None, "DECIMAL") or seed is None:
+        reason = "it has no seed, or its codes are not decimal digits without a check digit"
+        return BadEntry(line, serial_number, reason)
     period = 0 if _PROFILES[entry.algorithm] else int(entry.time_interval or 30)
     parameters = Parameters(Algorithm(suite), int(entry.response_length or 6), period)
     maker = str(entry.manufacturer or "")

@@ -32,6 +32,7 @@ _COLUMNS: Final = {
 }
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+", re.ASCII)
 _BASE32 = re.compile(r"[A-Za-z2-7]+=*", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 _TYPES: Final = {"": False, "totp": False, "time": False, "hotp": True, "event": True}
 
 
@@ -54,7 +55,8 @@ def parse_csv(data: bytes, source: str, *, encoding: str | None = None) -> Deliv
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        mark = 3 if data.startswith(b"\xef\xbb\xbf") else 0  # which error.start does not count
+        line = data.count(b"\n", 0, error.start + mark) + 1
         raise RefusedError(f"{source}, line {line}: it is not UTF-8") from error
     separator = _find_separator(text, source)
     columns, rows = _read_rows(text, separator, source)
@@ -171,8 +173,8 @@ def _parse_row(row: _Row, encoding: str) -> Token | BadEntry:
     if isinstance(parameters, str):
         return BadEntry(row.line, serial_number, parameters)
     counter = row.values.get("counter") or "0"
-    if not counter.isascii() or not counter.isdigit():
-        return BadEntry(row.line, serial_number, "its counter is not a whole number")
+    if not _NUMBER.fullmatch(counter):
+        return BadEntry(row.line, serial_number, "its counter is not a whole number in range")
     manufacturer = row.values.get("manufacturer", "")
     token = Token(serial_number, manufacturer, parameters, int(counter), seed, row.line)
     fault = find_fault(token)
@@ -198,6 +200,8 @@ def _parse_parameters(values: dict[str, str]) -> Parameters | str:
         return f"its type '{values['type']}' is neither TOTP nor HOTP"
     digits = values.get("digits") or "6"
     period = (values.get("period") or "30").lower().removesuffix("s")
-    if not (digits + period).isascii() or not digits.isdigit() or not period.isdigit():
-        return "its digits or its period are not whole numbers"
+    if not _NUMBER.fullmatch(digits) or not _NUMBER.fullmatch(period):
+        return "its digits or its period are not whole numbers in range"
+    if not _TYPES[kind] and not int(period):
+        return "its period is 0; an event-based token has the type HOTP"
     return Parameters(Algorithm(name), int(digits), 0 if _TYPES[kind] else int(period))

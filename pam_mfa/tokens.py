@@ -56,5 +56,9 @@ def find_fault(token: Token) -> str:
     if token.parameters.period and token.parameters.period not in PERIODS:
         return f"its period is {token.parameters.period} s, not one of {PERIODS}"
     if not 0 <= token.counter <= COUNTER_MAX:
-        return f"its counter {token.counter} is out of range"
+        return (
+            f"its counter {token.counter} is out of range"
+            if abs(token.counter) < 10**20
+            else ("its counter is out of range")
+        )
     return ""

@@ -83,8 +83,10 @@ class DataRoot:
         return f"{self.prefix}/lib/security/pam_mfa.so root={self.path}"
 
     def remove(self) -> None:
-        """Take the directory away."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Take the directory away, though a verifier on demand may still be ending in it."""
+        deadline = time.monotonic() + PATIENCE
+        while self.path.exists() and time.monotonic() < deadline:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def command(
         self, *arguments: str, stdin: str = "", check: bool = True

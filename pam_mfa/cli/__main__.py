@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from pam_mfa import __version__
-from pam_mfa.cli import attempt, devices, tokens, users
+from pam_mfa.cli import attempt, devices, policy, tokens, users
 from pam_mfa.cli.session import Session
 from pam_mfa.errors import PamMfaError
 
@@ -39,6 +39,7 @@ for _command in (
     users.bypass,
     tokens.token,
     attempt.attempt,
+    policy.policy,
 ):
     commands.add_command(_command)
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``pam-mfa try``: a service's real PAM stack, run from the command line."""
 
+import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -30,14 +32,41 @@ def attempt(
     """
     from pam_mfa.pam import Login, run_stack  # noqa: PLC0415 - ctypes is for this command only
 
+    if os.geteuid() != 0:
+        raise RefusedError(
+            "only root may try a service as it runs in a login", hint="Run the command with sudo."
+        )
+    directory = Path(pam_dir or "/etc/pam.d")
+    if not (directory / service).exists():
+        raise RefusedError(
+            f"there is no PAM service {service} in {directory}", hint=f"See: ls {directory}"
+        )
     items = {key: value for key, value in (("rhost", rhost), ("tty", tty)) if value}
-    outcome = run_stack(Login(service, user, pam_dir, items), _answer)
+    conversation = _Conversation()
+    outcome = run_stack(Login(service, user, pam_dir, items), conversation)
     if not outcome.is_success:
         raise RefusedError(
             f"{service} refuses {user} in the {outcome.phase} phase: {outcome.message}",
-            hint="The audit log and the system log (facility authpriv) say why.",
+            hint="The audit log and the system log (facility authpriv) say why; "
+            "pam-mfa policy check says whether the policy is sound.",
         )
     click.echo(f"{service} lets {user} in.")
+    if not conversation.was_asked_for_code:
+        click.echo(
+            f"But no verification code was asked for: see {directory / service} and the policy.",
+            err=True,
+        )
+
+
+class _Conversation:
+    """Shows messages and answers prompts, from the terminal or a line of standard input each."""
+
+    def __init__(self) -> None:
+        self.was_asked_for_code = False
+
+    def __call__(self, style: int, text: str) -> str | None:
+        self.was_asked_for_code |= "erification code" in text
+        return _answer(style, text)
 
 
 def _answer(style: int, text: str) -> str | None:

@@ -56,6 +56,8 @@ def virtual(  # noqa: PLR0913 - one parameter an option
     parameters = Parameters(Algorithm(algorithm), int(digits), int(period))
     seed = oath.parse_seed(read_secret("Secret (base32)")) if secret else None
     lifecycle = session.lifecycle
+    if codes is None and not sys.stdin.isatty():
+        raise click.UsageError("--codes C1 C2 is needed where standard input is not a terminal")
     session.note_unknown(user)
     pending = lifecycle.begin_virtual(user, name, seed=seed, parameters=parameters)
     if seed is None or qr:

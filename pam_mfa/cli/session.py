@@ -18,7 +18,7 @@ from rich.table import Table
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Actor, Lifecycle, current_actor
 from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.layout import Layout, drop_privileges, make_directories
+from pam_mfa.store.layout import Layout, drop_privileges, make_directories, make_own_directories
 from pam_mfa.token_stock import TokenStock
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -55,10 +55,15 @@ class Session:
                 "the devices of this host can be changed and read by root only",
                 hint="Run the command with sudo.",
             )
+        if not self.layout.root.is_dir():
+            raise RefusedError(f"there is no directory {self.layout.root} to act under")
         actor = current_actor()
         make_directories(self.layout)
         drop_privileges()
-        return EmbeddedStore(self.layout), actor
+        make_own_directories(self.layout)
+        store = EmbeddedStore(self.layout)
+        click.get_current_context().call_on_close(store.close)
+        return store, actor
 
     def note_unknown(self, user: str) -> None:
         """Warn where no account has this name: a typing error would enable nobody's device."""

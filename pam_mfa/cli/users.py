@@ -36,7 +36,9 @@ def status(session: Session, user: str | None, *, as_json: bool) -> None:
 @pass_session
 def unlock(session: Session, user: str) -> None:
     """End a user's lock and forget the wrong codes that led to it."""
-    had = session.lifecycle.unlock(user)
+    lifecycle = session.lifecycle
+    session.note_unknown(user)
+    had = lifecycle.unlock(user)
     click.echo(f"Unlocked {user}." if had else f"{user} was not locked and has no wrong codes.")
 
 

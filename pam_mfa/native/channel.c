@@ -42,7 +42,9 @@ int channel_open(const char *root, long long deadline, const char **why)
 	size_t size = sizeof(address.sun_path);
 
 	*why = "root= is too long for a socket's path";
-	if ((size_t)snprintf(address.sun_path, size, "%s/run/pam_mfa/verify.sock", root) >= size)
+	/* Root's callers and the others are served by two processes: see verifier/companion.py. */
+	if ((size_t)snprintf(address.sun_path, size, "%s/run/pam_mfa/verify%s.sock", root,
+			     geteuid() == 0 ? "" : "-self") >= size)
 		return -1;
 	*why = "no descriptor for a socket";
 	/* Above 2: a host that closed its standard descriptors may still talk through them. */

@@ -15,7 +15,6 @@ void frame_begin(struct frame *frame, int type, const unsigned char *nonce)
 void frame_put(struct frame *frame, int tag, const void *value, size_t size)
 {
 	unsigned char *at = frame->data + frame->size;
-
 	if (size > FIELD_MAX || FRAME_MAX - frame->size < size + 3) {
 		frame->overflow = true;
 		return;
@@ -36,7 +35,6 @@ void frame_put_text(struct frame *frame, int tag, const char *text)
 void frame_put_number(struct frame *frame, int tag, uint32_t number)
 {
 	unsigned char value[] = { number >> 24, number >> 16 & 255, number >> 8 & 255, number & 255 };
-
 	frame_put(frame, tag, value, sizeof(value));
 }
 
@@ -55,8 +53,10 @@ bool frame_read(const unsigned char *data, size_t size, const unsigned char *non
 		int tag = data[at];
 		length = (size_t)data[at + 1] << 8 | data[at + 2];
 		at += 3;
-		if (length > size - at || tag == 0 || tag > TAG_LAST || fields->by_tag[tag].value)
+		if (length > FIELD_MAX || length > size - at || tag == 0 || tag > TAG_LAST ||
+		    fields->tags & 1U << tag)
 			return false;
+		fields->tags |= 1U << tag;
 		fields->by_tag[tag].value = data + at;
 		fields->by_tag[tag].size = length;
 	}

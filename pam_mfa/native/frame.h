@@ -28,6 +28,7 @@ struct frame {
 };
 struct fields {
 	int type;
+	unsigned tags;			/* the bit 1 << tag for each that is there */
 	struct { const unsigned char *value; size_t size; } by_tag[TAG_LAST + 1];
 };
 

@@ -41,18 +41,17 @@ struct call {
 static bool read_arguments(struct call *call, int argc, const char **argv)
 {
 	for (int i = 0; i < argc; i++) {
-		char more;
+		char more, number[4] = "";
 		if (strncmp(argv[i], "root=/", 6) == 0)
 			call->root = argv[i] + 5;
 		else if (strcmp(argv[i], "debug") == 0)
 			call->debug = true;
 		else if (strcmp(argv[i], "forward_pass") == 0)
 			call->forward_digits = DIGITS_MIN;
-		else if (sscanf(argv[i], "forward_pass=%u%c", &call->forward_digits, &more) == 1 &&
-			 call->forward_digits >= DIGITS_MIN && call->forward_digits <= DIGITS_MAX)
-			continue;
-		else if (sscanf(argv[i], "timeout=%u%c", &call->timeout, &more) != 1 ||
-			 call->timeout < 1 || call->timeout > TIMEOUT_MAX) {
+		else if (sscanf(argv[i], "forward_pass=%1[6-8]%c", number, &more) == 1)
+			call->forward_digits = (unsigned)atoi(number);
+		else if (sscanf(argv[i], "timeout=%3[0-9]%c", number, &more) != 1 ||
+			 (call->timeout = (unsigned)atoi(number)) < 1 || call->timeout > TIMEOUT_MAX) {
 			pam_syslog(call->pamh, LOG_ERR, "argument '%s' is not one of root=/DIR, "
 				   "timeout=1..%d, debug, forward_pass[=6..8]", argv[i], TIMEOUT_MAX);
 			return false;
@@ -71,7 +70,6 @@ static bool send_frame(struct call *call)
 {
 	bool sent = !call->frame.overflow &&
 		channel_send(call->fd, call->frame.data, call->frame.size, call->deadline);
-
 	explicit_bzero(call->frame.data, call->frame.size);
 	return sent;
 }
@@ -130,7 +128,6 @@ static void split_password(struct call *call, char *answer)
 {
 	size_t length = strlen(answer), digits = call->forward_digits, run = 0;
 	char code[DIGITS_MAX + 1] = "";
-
 	while (run < digits && run < length && isdigit((unsigned char)answer[length - 1 - run]))
 		run++;
 	if (run == digits) {
@@ -166,9 +163,9 @@ static bool relay_prompt(struct call *call, const struct fields *fields)
 {
 	size_t size = fields->by_tag[TAG_TEXT].size;
 	char text[PAM_MAX_MSG_SIZE];
-
-	if (fields->by_tag[TAG_STYLE].size != 1 || fields->by_tag[TAG_IS_CODE].size != 1 ||
-	    size == 0 || size >= sizeof(text))
+	if (fields->tags != (1U << TAG_STYLE | 1U << TAG_TEXT | 1U << TAG_IS_CODE) || size == 0 ||
+	    size >= sizeof(text) || fields->by_tag[TAG_STYLE].size != 1 ||
+	    fields->by_tag[TAG_IS_CODE].size != 1)
 		return false;
 	memcpy(text, fields->by_tag[TAG_TEXT].value, size);
 	text[size] = '\0';
@@ -189,7 +186,9 @@ static bool relay_prompt(struct call *call, const struct fields *fields)
 
 static int pam_result(enum phase phase, const struct fields *fields)
 {
-	switch (fields->by_tag[TAG_RESULT].size == 1 ? *fields->by_tag[TAG_RESULT].value : 0) {
+	if (fields->tags != 1U << TAG_RESULT || fields->by_tag[TAG_RESULT].size != 1)
+		return PAM_AUTHINFO_UNAVAIL;
+	switch (*fields->by_tag[TAG_RESULT].value) {
 	case RESULT_SUCCESS:
 		return PAM_SUCCESS;
 	case RESULT_IGNORE:	/* pam-u2f CVE-2025-23013: only the policy's own word leads here */
@@ -205,7 +204,6 @@ static int pam_result(enum phase phase, const struct fields *fields)
 static int relay(struct call *call, const char **why)
 {
 	struct fields fields;
-
 	for (int frames = 0; frames < FRAMES_MAX; frames++) {
 		ssize_t size = channel_receive(call->fd, call->packet, FRAME_MAX, call->deadline);
 		*why = now_ms() >= call->deadline ? "the time ran out"
@@ -254,7 +252,6 @@ static int verify(pam_handle_t *pamh, enum phase phase, int flags, int argc, con
 	struct call *call = calloc(1, sizeof(*call));
 	const char *why = "of a wrong argument in the PAM file";
 	int status = PAM_AUTHINFO_UNAVAIL;
-
 	if (call == NULL)
 		return phase == PHASE_SESSION ? PAM_SESSION_ERR : status;
 	call->pamh = pamh;

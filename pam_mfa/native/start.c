@@ -31,6 +31,7 @@ static void reset_process(unsigned seconds)
 	for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++)
 		setrlimit(limits[i], &unlimited);
 	setrlimit(RLIMIT_CORE, &no_core);
+	syscall(SYS_ioprio_set, 1, 0, 0);	/* the rest of the user's surroundings Python leaves */
 	umask(077);
 	setsid();
 	alarm(seconds);		/* kept across exec: the kernel ends a verifier that hangs */

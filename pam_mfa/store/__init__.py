@@ -27,6 +27,9 @@ class Store(Protocol):
     def code_hash(self, code: str, user: str, serial_number: str) -> str:
         """Return the keyed hash by which a code on paper is known."""
 
+    def close(self) -> None:
+        """Leave everything on disk where the next one expects it."""
+
     def pseudonym(self, text: str) -> str:
         """Return what stands in records for a name that no account has."""
 

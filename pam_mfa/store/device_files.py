@@ -15,7 +15,7 @@ from pathlib import Path
 from pam_mfa.devices import Device, format_devices, parse_devices
 from pam_mfa.document import SIZE_MAX, parse_document
 from pam_mfa.errors import BrokenSystemError, UnsafeFileError
-from pam_mfa.store.files import read_file, replace_file
+from pam_mfa.store.files import read_file, remove_file, replace_file
 
 _ENCODED_MAX = 200  # a file name has 255 bytes, the draft's suffix included
 _SUFFIX = ".yaml"
@@ -70,11 +70,14 @@ class DeviceFiles:
         return parse_devices(data, str(path), user)
 
     def write(self, user: str, devices: tuple[Device, ...]) -> None:
-        """Replace a user's devices, durably; call it under ``lock``.
+        """Replace a user's devices, durably; call it under ``lock``. None: no file.
 
         Raises:
             BrokenSystemError: it could not be written; the old devices stand.
         """
+        if not devices:
+            remove_file(self.path(user))
+            return
         replace_file(self.path(user), format_devices(user, devices), 0o600)
 
     def users(self) -> Iterator[str]:

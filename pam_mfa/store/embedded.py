@@ -21,6 +21,7 @@ from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.secret import Secret
 from pam_mfa.store.device_files import DeviceFiles, encode_user
 from pam_mfa.store.enrollment import DeviceState, Enrollment, OpenDevice, Standing
+from pam_mfa.store.files import require_private_directory
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
 from pam_mfa.store.seal import Sealer, load_sealer
@@ -39,8 +40,10 @@ class EmbeddedStore:
         """Open the seal key; other files are opened when needed.
 
         Raises:
-            BrokenSystemError: there is no usable seal key.
+            BrokenSystemError: there is no store that is ours alone, or no usable seal key.
         """
+        for directory in (layout.library, layout.devices):
+            require_private_directory(directory)
         self.device_files = DeviceFiles(layout.devices)
         self.sealer = load_sealer(layout)
         self._ledger = Ledger(layout)
@@ -67,6 +70,14 @@ class EmbeddedStore:
     def code_hash(self, code: str, user: str, serial_number: str) -> str:
         """Return the keyed hash of a code on paper."""
         return self.sealer.code_hash(code, user, serial_number)
+
+    def require_log(self) -> None:
+        """Make sure that a record can be written, before something is done that needs one.
+
+        Raises:
+            BrokenSystemError: it could not.
+        """
+        self._ledger.require_log()
 
     def read_devices(self, serial_numbers: Sequence[str]) -> dict[str, DeviceState]:
         """Return what the state knows of devices.

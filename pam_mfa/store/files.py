@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pam_mfa.errors import BrokenSystemError, UnsafeFileError
 
+_WRITABLE_BY_OTHERS = 0o022
+
 
 def read_file(path: Path, *, owners: Collection[int], forbidden: int, size_max: int) -> bytes:
     """Return a regular file's bytes.
@@ -37,12 +39,24 @@ def read_file(path: Path, *, owners: Collection[int], forbidden: int, size_max: 
         raise UnsafeFileError(
             f"{path} cannot be opened: {error.strerror}", hint=f"See: ls -l {path}"
         ) from error
-    with contextlib.closing(os.fdopen(descriptor, "rb")) as file:
+    try:
         _require_safe(path, os.fstat(descriptor), owners, forbidden)
-        data = file.read(size_max + 1)
+        data = _read_up_to(descriptor, size_max + 1)
+    except OSError as error:
+        raise UnsafeFileError(f"{path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
     if len(data) > size_max:
         raise UnsafeFileError(f"{path} is larger than {size_max} bytes")
     return data
+
+
+def _read_up_to(descriptor: int, size: int) -> bytes:
+    parts = []
+    while size > 0 and (part := os.read(descriptor, size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _require_safe(path: Path, about: os.stat_result, owners: Collection[int], bits: int) -> None:
@@ -63,6 +77,45 @@ def _require_safe(path: Path, about: os.stat_result, owners: Collection[int], bi
         )
 
 
+def make_private_file(path: Path) -> None:
+    """Make an empty file of ours where there is none, and refuse one that others can get at.
+
+    For files that a library opens by name afterwards, in a directory that is ours alone.
+
+    Raises:
+        UnsafeFileError: it is not a regular file of ours, or others can get at it.
+        OSError: it can be neither opened nor made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        _require_safe(path, os.fstat(descriptor), (os.geteuid(),), 0o077)
+    finally:
+        os.close(descriptor)
+
+
+def require_private_directory(path: Path) -> None:
+    """Refuse a directory in which others could put a file in the place of ours.
+
+    Raises:
+        UnsafeFileError: it is missing, no directory, not ours, or others may write to it.
+    """
+    try:
+        about = path.lstat()
+    except OSError as error:
+        raise UnsafeFileError(
+            f"there is no directory {path}",
+            hint="Mount or restore it. On a new host, any pam-mfa command that root runs makes "
+            "it, for example: pam-mfa list",
+        ) from error
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid not in (0, os.geteuid()):
+        raise UnsafeFileError(f"{path} is not a directory of the verifier's user")
+    if about.st_mode & _WRITABLE_BY_OTHERS:
+        raise UnsafeFileError(
+            f"others may write to {path}", hint=f"If nobody did: chmod 0700 {path}"
+        )
+
+
 def replace_file(path: Path, data: bytes, mode: int) -> None:
     """Make a file's new content durable, then put it in the old one's place.
 
@@ -71,6 +124,19 @@ def replace_file(path: Path, data: bytes, mode: int) -> None:
     """
     with _draft(path, data, mode) as draft:
         draft.rename(path)
+
+
+def remove_file(path: Path) -> None:
+    """Take a file away, durably; it may be gone already.
+
+    Raises:
+        BrokenSystemError: it could not be taken away.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise BrokenSystemError(f"{path} cannot be removed: {error.strerror}") from error
 
 
 def create_file(path: Path, data: bytes, mode: int) -> None:

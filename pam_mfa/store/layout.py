@@ -4,6 +4,7 @@
 Owns the paths that outsiders rely on and the making of the directories; reads no file.
 """
 
+import contextlib
 import grp
 import os
 import pwd
@@ -58,50 +59,79 @@ class Layout(NamedTuple):
 
     @property
     def socket(self) -> Path:
-        """The verifier's socket."""
+        """The verifier's socket for host programs that run as root."""
         return self.run / "verify.sock"
+
+    @property
+    def self_socket(self) -> Path:
+        """The verifier's socket for everybody else, to verify themselves."""
+        return self.run / "verify-self.sock"
 
 
 def make_directories(layout: Layout) -> None:
     """Make what is missing, owned by the service user; as root, before rights are dropped.
 
+    Nothing is made here inside a directory that the service user may write: it could be swapped
+    for a link to another one meanwhile. ``make_own_directories`` makes those.
+
     Raises:
         BrokenSystemError: there is no service user, or a directory cannot be made.
     """
     uid, gid = service_ids()
-    wanted = (
-        (layout.policy.parent, 0, 0, 0o755),
-        (layout.library, uid, gid, 0o700),
-        (layout.devices, uid, gid, 0o700),
-        # The set-group-id bit hands the log's group to every file made in it.
-        (layout.audit_log.parent, uid, _log_group(gid), 0o2750),
-        (layout.run, uid, gid, 0o755),
-    )
-    for path, owner, group, mode in wanted:
-        _make(path, owner, group, mode)
-
-
-def _make(path: Path, owner: int, group: int, mode: int) -> None:
-    try:
-        if not path.exists():
-            path.mkdir(parents=True)
-            os.chown(path, owner, group)
-            path.chmod(mode)
-    except OSError as error:
-        raise BrokenSystemError(f"{error.filename} cannot be made: {error.strerror}") from error
+    _make(layout.policy.parent, (0, 0), 0o755)
+    _make(layout.library, (uid, gid), 0o700)
+    # The set-group-id bit hands the log's group to every file made in it.
+    _make(layout.audit_log.parent, (uid, _log_group(gid)), 0o2750)
+    make_run_directory(layout)
 
 
 def make_run_directory(layout: Layout) -> None:
-    """Make the directory of the verifier's socket, which no boot keeps; as root.
+    """Make the directory of the verifier's sockets, which no boot keeps; as root.
 
-    The others are not made here: a store that is not mounted must not turn into an empty one, in
-    which nobody is enrolled.
+    The others are not made by a verifier: a store that is not mounted must not turn into an
+    empty one, in which nobody is enrolled.
 
     Raises:
         BrokenSystemError: there is no service user, or it cannot be made.
     """
-    uid, gid = service_ids()
-    _make(layout.run, uid, gid, 0o755)
+    _make(layout.run, service_ids(), 0o755)
+
+
+def make_own_directories(layout: Layout) -> None:
+    """Make what is missing inside the service user's directory; as the service user.
+
+    Raises:
+        BrokenSystemError: a directory cannot be made.
+    """
+    try:
+        layout.devices.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise BrokenSystemError(f"{layout.devices} cannot be made: {error.strerror}") from error
+
+
+def _make(path: Path, owner: tuple[int, int], mode: int) -> None:
+    """Make a directory and those above it, following no link that somebody puts in their way."""
+    if path.exists():
+        return
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    current = os.open("/", flags & ~os.O_NOFOLLOW)
+    try:
+        for part in path.parts[1:]:
+            is_new = False
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=current)
+                is_new = True
+            # What was there before may be a link, as /var/run is; what is new may not.
+            inner = os.open(part, flags if is_new else flags & ~os.O_NOFOLLOW, dir_fd=current)
+            os.close(current)
+            current = inner
+        if is_new and os.fstat(current).st_uid == os.geteuid():
+            os.fchown(current, *owner)
+            os.fchmod(current, mode)
+    except OSError as error:
+        raise BrokenSystemError(f"{path} cannot be made: {error.strerror}") from error
+    finally:
+        os.close(current)
 
 
 def service_ids() -> tuple[int, int]:

@@ -11,16 +11,19 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from pam_mfa.audit import AuditLog, Event, format_event
-from pam_mfa.errors import StateError
+from pam_mfa.errors import BrokenSystemError, StateError
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.state import Change, Claim, Outbox, State
 
 _Result = TypeVar("_Result")
+_LOCK_PATIENCE = 2.0  # seconds; a commit takes a millisecond
+_LOCK_PAUSE = 0.0005  # seconds
 _OUTBOX_MAX = 256  # rows that are kept before the log is synced and they are dropped
 
 
@@ -50,6 +53,17 @@ class Ledger:
                 self._last_id = committed.last_id
             return committed.changes
 
+    def require_log(self) -> None:
+        """Make sure that a record can be written, before something is done that needs one.
+
+        Raises:
+            StateError: the state cannot be used.
+            AuditError: the log cannot be used.
+        """
+        with self._locked():
+            self._audit.require_usable()
+            self._state.commit([], self._settle)
+
     def read_devices(self, serial_numbers: Sequence[str]) -> dict[str, DeviceState]:
         """Return what is known of devices."""
         return self._state.read_devices(serial_numbers)
@@ -59,7 +73,11 @@ class Ledger:
         return self._state.read_inventory(look)
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, with every record synced into the log and none in the outbox."""
+        if self._last_id:
+            with contextlib.suppress(BrokenSystemError), self._locked():
+                self._audit.sync()
+                self._state.commit([], lambda outbox: min(self._last_id, outbox.ids()[1]))
         self._state.close()
         self._audit.close()
         if self._lock >= 0:
@@ -67,23 +85,18 @@ class Ledger:
         self._lock = -1
 
     def _settle(self, outbox: Outbox) -> int:
-        """Append what is missing in the log; return the id up to which rows may be dropped.
-
-        Records are appended in the outbox's order, so the last one's presence vouches for the
-        others; but before rows are dropped, each is looked for, since a power loss may have
-        torn a hole into what was not synced.
-        """
+        """Append what is missing in the log; return the id up to which rows may be dropped."""
         first, last = outbox.ids()
-        is_full = last - first >= _OUTBOX_MAX
-        if last != self._last_id or is_full:  # others were here, or one before us was killed
+        if last != self._last_id:  # others were here, or one before us was killed
             lines = outbox.lines()
-            if is_full or (lines and not self._audit.ends_with(lines[-1])):
+            if len(lines) > 1 or not all(map(self._audit.ends_with, lines)):
                 present = self._audit.recent()
                 self._audit.write([line for line in lines if line not in present])
             self._last_id = last
-        if not is_full:
+        elif last - first < _OUTBOX_MAX and not self._audit.was_rotated():
             return 0
-        self._audit.sync()
+        if last:
+            self._audit.sync()
         return last
 
     def _format_line(self, event: Event) -> bytes:
@@ -96,13 +109,27 @@ class Ledger:
             if self._lock < 0:
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._lock = os.open(self._lock_path, flags, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._wait_for_lock()
         except OSError as error:
             raise StateError(
                 f"{self._lock_path} cannot be locked: {error.strerror}",
-                hint=f"See: ls -ld {self._lock_path.parent}; df {self._lock_path.parent}",
+                hint=f"See: fuser {self._lock_path}; ls -ld {self._lock_path.parent}; "
+                f"df {self._lock_path.parent}",
             ) from error
         try:
             yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _wait_for_lock(self) -> None:
+        """Wait for the other process, but not for ever: it may have been stopped in its turn."""
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOCK_PAUSE)
+            else:
+                return

@@ -114,12 +114,6 @@ def _make_key(layout: Layout) -> None:
     """
     if layout.seal_key.exists():
         return
-    if not layout.devices.is_dir():
-        raise BrokenSystemError(
-            f"there is no directory {layout.devices}",
-            hint="Mount or restore it. On a new host, any pam-mfa command that root runs makes "
-            "it, for example: pam-mfa list",
-        )
     if any(layout.devices.glob("*.yaml")):
         raise BrokenSystemError(
             f"{layout.seal_key} is missing and devices are there that it sealed",

@@ -7,17 +7,17 @@ durability; the judge, who owns the rules, is handed in.
 """
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from pam_mfa.audit import Event
-from pam_mfa.errors import StateError
+from pam_mfa.errors import StateError, UnsafeFileError
 from pam_mfa.lockout import LockState
 from pam_mfa.store import inventory
 from pam_mfa.store.enrollment import DeviceState
+from pam_mfa.store.files import make_private_file
 
 _Result = TypeVar("_Result")
 
@@ -96,7 +96,7 @@ class Outbox:
     def lines(self) -> list[bytes]:
         """Return the records' lines."""
         rows = self._connection.execute("SELECT line FROM outbox ORDER BY id").fetchall()
-        return [row[0] for row in rows]
+        return [row[0] for row in rows if row[0]]
 
 
 Settle = Callable[[Outbox], int]
@@ -117,8 +117,8 @@ class State:
         Args:
             claims: judged in this order, each seeing what those before it changed.
             settle: called first, inside the transaction, with the outbox; it returns the id up
-                to which rows are safe in the log. Those before it are dropped, and it stays, so
-                that ids only ever grow.
+                to which rows are safe in the log. Those are dropped, but for the last one's
+                id, so that ids only ever grow.
 
         Raises:
             StateError: nothing was changed.
@@ -127,6 +127,7 @@ class State:
             safe = settle(Outbox(connection))
             if safe:
                 connection.execute("DELETE FROM outbox WHERE id < ?", (safe,))
+                connection.execute("UPDATE outbox SET line = x'' WHERE id = ?", (safe,))
             changes = [_judge(connection, claim) for claim in claims]
             lines = [self._format_line(event) for change in changes for event in change.events]
             last = 0
@@ -180,7 +181,7 @@ class State:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, UnsafeFileError, OSError) as error:
             self.close()
             raise StateError(
                 f"the state {self._path} cannot be used: {error}",
@@ -192,8 +193,7 @@ class State:
         if self._connection is not None:
             return self._connection
         # SQLite follows links and takes the mode from the umask: the file is made here.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(self._path, flags, 0o600))
+        make_private_file(self._path)
         connection = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pam_mfa.errors import BrokenSystemError, PamMfaError, PolicyError
 from pam_mfa.store.embedded import EmbeddedStore
@@ -15,6 +16,10 @@ from pam_mfa.store.layout import Layout, drop_privileges, make_run_directory
 from pam_mfa.verifier import journal
 from pam_mfa.verifier.conversation import Services
 from pam_mfa.verifier.policy_file import PolicyFile
+
+if TYPE_CHECKING:  # asyncio behind them
+    from pam_mfa.verifier.budget import Limits
+    from pam_mfa.verifier.companion import Companion
 
 USAGE = """usage: pam-mfad [--root DIR]            listen until told to stop
        pam-mfad --once FD [--root DIR]  verify one login on a connected socket
@@ -44,12 +49,18 @@ def _run(arguments: list[str]) -> int:
 
         sys.stdout.write(f"pam-mfad {__version__}\n")
         return 0
-    if len(arguments) % 2 or not set(options) <= {"--once", "--root"}:
+    if len(arguments) % 2 or not set(options) <= {"--once", "--serve", "--root"}:
         sys.stderr.write(USAGE + "\n")
         return 2
+    for name in {"--once", "--serve"} & set(options):
+        if not (options[name].isascii() and options[name].isdigit()):
+            sys.stderr.write(USAGE + "\n")
+            return 2
     layout = Layout(Path(options.get("--root", "/") or "/"))
     if "--once" in options:
         _run_once(int(options["--once"]), layout)
+    elif "--serve" in options:  # by the daemon itself, see companion.py
+        _run_child(int(options["--serve"]), layout)
     else:
         _run_daemon(layout)
     return 0
@@ -63,26 +74,59 @@ def _open_services(layout: Layout) -> Services:
 
 def _run_once(descriptor: int, layout: Layout) -> None:
     from pam_mfa.verifier.once import serve_once  # noqa: PLC0415 - start-up cost, see once.py
+    from pam_mfa.verifier.surroundings import leave_caller  # noqa: PLC0415
 
+    if os.geteuid() == 0:
+        leave_caller()
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(OSError):
-        serve_once(connection, _open_services(layout))  # OSError: the caller is gone
+        services = _open_services(layout)
+        try:
+            serve_once(connection, services)  # OSError: the caller is gone
+        finally:
+            services.store.close()
 
 
 def _run_daemon(layout: Layout) -> None:
-    import asyncio  # noqa: PLC0415 - start-up cost, see once.py
+    from pam_mfa.verifier.companion import Child  # noqa: PLC0415 - start-up cost, see once.py
+    from pam_mfa.verifier.listening import activated_listeners, own_listeners  # noqa: PLC0415
+    from pam_mfa.verifier.server import ROOT_LIMITS  # noqa: PLC0415
 
-    from pam_mfa.verifier.listening import activated_socket, own_socket  # noqa: PLC0415
-    from pam_mfa.verifier.server import serve_until_stopped  # noqa: PLC0415
-
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if os.geteuid() == 0:
         make_run_directory(layout)
+    _raise_descriptor_limit()
     services = _open_services(layout)
     with contextlib.suppress(PolicyError):  # told in the journal; refused until it is mended
         services.policy_file.current()
-    listener = activated_socket() or own_socket(layout.socket)
-    asyncio.run(serve_until_stopped(listener, services))
+    listeners = activated_listeners(layout) or own_listeners(layout)
+    _serve(listeners.root, services, ROOT_LIMITS, Child(listeners.own, str(layout.root)))
+
+
+def _run_child(descriptor: int, layout: Layout) -> None:
+    from pam_mfa.verifier.companion import Parent  # noqa: PLC0415 - start-up cost, see once.py
+    from pam_mfa.verifier.server import SELF_LIMITS  # noqa: PLC0415
+
+    _raise_descriptor_limit()
+    _serve(socket.socket(fileno=descriptor), _open_services(layout), SELF_LIMITS, Parent())
+
+
+def _serve(
+    listener: socket.socket, services: Services, limits: "Limits", companion: "Companion"
+) -> None:
+    import asyncio  # noqa: PLC0415 - start-up cost, see once.py
+
+    from pam_mfa.verifier.server import serve_until_stopped  # noqa: PLC0415
+    from pam_mfa.verifier.surroundings import refuse_core  # noqa: PLC0415
+
+    refuse_core()
+    try:
+        asyncio.run(serve_until_stopped(listener, services, limits, companion))
+    finally:
+        services.store.close()
+
+
+def _raise_descriptor_limit() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
 import asyncio
 from collections.abc import Callable
 
-from pam_mfa.errors import BrokenSystemError
+from pam_mfa.errors import BrokenSystemError, StateError
 from pam_mfa.store import Change, Claim, Store
+from pam_mfa.verifier.journal import tell_fault
 
 Done = Callable[[Change | BrokenSystemError], None]
 
@@ -44,6 +45,11 @@ class Committer:
         except BrokenSystemError as error:
             for _, done in batch:
                 done(error)
+            return
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            tell_fault(error)
+            for _, done in batch:
+                done(StateError("the commit failed by a fault of this program"))
             return
         for (_, done), change in zip(batch, changes, strict=True):
             done(change)

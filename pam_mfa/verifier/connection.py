@@ -62,6 +62,7 @@ class Connection:
         self._conversation: Conversation | None = None
         self._awaits_packet = True
         self._is_over = False
+        self._is_late = False
         accepted.setblocking(False)
         # Numbers, not sockets: selectors formats what it does not know yet, at four system calls.
         self._loop.add_reader(accepted.fileno(), self._guard, self._read)
@@ -136,7 +137,9 @@ class Connection:
         while isinstance(step, Send):
             self._socket.send(step.packet)
             step = conversation.send(None)
-        if isinstance(step, Receive):
+        if isinstance(step, Receive) and self._is_late:
+            self._advance(Reason.TIMED_OUT)
+        elif isinstance(step, Receive):
             self._awaits_packet = True
         elif isinstance(step, Last):
             self._socket.send(step.packet)
@@ -149,7 +152,8 @@ class Connection:
         self._guard(self._advance, outcome)
 
     def _expire(self) -> None:
-        if self._conversation is not None and self._awaits_packet:
-            self._advance(Reason.TIMED_OUT)
-        elif self._conversation is None:
+        self._is_late = True  # for the next time that something is waited for
+        if self._conversation is None:
             self.close()
+        elif self._awaits_packet:
+            self._advance(Reason.TIMED_OUT)

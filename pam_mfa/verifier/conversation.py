@@ -14,7 +14,7 @@ from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.policy import Action, Policy, decide
-from pam_mfa.store.embedded import EmbeddedStore
+from pam_mfa.store import Store
 from pam_mfa.verification import Ask, Attempt, Caller, Clock, Commit, Listen, Tell, attempt
 from pam_mfa.verifier.journal import tell_failure
 from pam_mfa.verifier.packets import Peer
@@ -28,7 +28,7 @@ class Services(NamedTuple):
     """What every conversation of a verifier shares."""
 
     policy_file: PolicyFile
-    store: EmbeddedStore
+    store: Store
     clock: Clock
 
 
@@ -72,7 +72,10 @@ def converse(request: Request, peer: Peer, services: Services) -> Conversation:
 def _choose(request: Request, caller: Caller, policy: Policy, services: Services) -> Attempt:
     if decide(policy, request.phase).action is Action.ENROLL:
         from pam_mfa.enrolling import enroll  # noqa: PLC0415 - not what a login needs
+        from pam_mfa.store.embedded import EmbeddedStore  # noqa: PLC0415
 
+        if not isinstance(services.store, EmbeddedStore):
+            raise BrokenSystemError("this store cannot take a device at a login")
         return enroll(request, caller, services.store, services.clock)
     return attempt(request, caller, policy, services.store, services.clock)
 
@@ -107,7 +110,9 @@ def _read_answer(packet: bytes, nonce: bytes) -> str | Reason:
 def _may_verify(peer: Peer, user: str) -> bool:
     if peer.uid == 0:
         return True
+    # By the caller's id and not by the name that it sent: unknown names could be asked of a
+    # directory service without end.
     try:
-        return pwd.getpwnam(user).pw_uid == peer.uid
-    except (KeyError, ValueError, UnicodeError):
+        return pwd.getpwuid(peer.uid).pw_name == user
+    except (KeyError, OverflowError):
         return False

@@ -1,40 +1,68 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The listening socket: systemd's, or the daemon's own."""
+"""The listening sockets: systemd's, or the daemon's own."""
 
 import contextlib
 import os
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
 from pam_mfa.errors import BrokenSystemError
+from pam_mfa.store.layout import Layout
 
 _ACTIVATED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _BACKLOG = 1024
+ROOT_MODE = 0o600
+SELF_MODE = 0o666  # everybody may ask; the kernel's word on who asks is what decides
 
 
-def activated_socket() -> socket.socket | None:
-    """Return the socket that systemd passed, or None where there is none (sd_listen_fds(3)).
+class Listeners(NamedTuple):
+    """The daemon's two sockets."""
+
+    root: socket.socket
+    own: socket.socket  # for callers that verify themselves
+
+
+def activated_listeners(layout: Layout) -> Listeners | None:
+    """Return the sockets that systemd passed, or None where there are none (sd_listen_fds(3)).
 
     Raises:
-        BrokenSystemError: what was passed is not one SOCK_SEQPACKET socket.
+        BrokenSystemError: they are not the two SOCK_SEQPACKET sockets of this layout.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return None
-    if os.environ.get("LISTEN_FDS") != "1":
-        raise BrokenSystemError("systemd passed other than one socket; see pam-mfad.socket")
-    os.set_inheritable(_ACTIVATED, False)
-    listener = socket.socket(fileno=_ACTIVATED)
-    if listener.type != socket.SOCK_SEQPACKET:
-        raise BrokenSystemError("systemd passed no ListenSequentialPacket= socket")
-    return listener
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    passed = {}
+    for number in range(_ACTIVATED, _ACTIVATED + count):
+        os.set_inheritable(number, False)
+        listener = socket.socket(fileno=number)
+        passed[listener.getsockname()] = listener
+    wanted = (str(layout.socket), str(layout.self_socket))
+    if set(passed) != set(wanted) or any(
+        one.type != socket.SOCK_SEQPACKET for one in passed.values()
+    ):
+        raise BrokenSystemError(
+            f"systemd passed {sorted(passed)}, not {sorted(wanted)}",
+            hint="Use both shipped units: pam-mfad.socket and pam-mfad-self.socket",
+        )
+    return Listeners(*(passed[path] for path in wanted))
 
 
-def own_socket(path: Path) -> socket.socket:
-    """Make the socket, in the place of one that nobody listens on any more.
+def own_listeners(layout: Layout) -> Listeners:
+    """Make the sockets, in the place of ones that nobody listens on any more.
 
     Raises:
-        BrokenSystemError: another verifier listens there, or it cannot be made.
+        BrokenSystemError: another verifier listens there, or they cannot be made.
     """
+    root = _listen(layout.socket, ROOT_MODE)
+    try:
+        return Listeners(root, _listen(layout.self_socket, SELF_MODE))
+    except BrokenSystemError:
+        root.close()
+        raise
+
+
+def _listen(path: Path, mode: int) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         if _is_alive(path):
@@ -44,7 +72,7 @@ def own_socket(path: Path) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         listener.bind(str(path))
-        path.chmod(0o666)  # everybody may ask; the kernel's word on who asks is what decides
+        path.chmod(mode)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()

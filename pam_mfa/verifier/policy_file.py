@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy file, read again when it changes; a broken new one keeps the old one, loudly."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pam_mfa.document import SIZE_MAX
 from pam_mfa.errors import DocumentError, PolicyError, UnsafeFileError
-from pam_mfa.policy import Policy, parse_policy
-from pam_mfa.store.files import read_file
-
-_WRITABLE_BY_OTHERS = 0o022
+from pam_mfa.policy import Policy
+from pam_mfa.store.policies import read_policy
 
 
 class PolicyFile:
@@ -36,7 +32,7 @@ class PolicyFile:
         if self._policy is None:
             raise PolicyError(
                 f"there is no usable policy at {self._path}, so every login is refused",
-                hint="See the message before this one; packaging ships config/policy.yaml.",
+                hint="See: pam-mfa policy check",
             )
         return self._policy
 
@@ -50,15 +46,7 @@ class PolicyFile:
     def _reload(self) -> None:
         had_one = self._policy is not None
         try:
-            data = read_file(
-                self._path,
-                owners={0, os.geteuid()},
-                forbidden=_WRITABLE_BY_OTHERS,
-                size_max=SIZE_MAX,
-            )
-            self._policy = parse_policy(data, str(self._path))
-        except FileNotFoundError:
-            self._tell_broken(f"there is no {self._path}")
+            self._policy = read_policy(self._path)
         except (DocumentError, UnsafeFileError) as error:
             self._tell_broken(f"{error}. {error.hint}" if error.hint else str(error))
         else:

@@ -2,19 +2,22 @@
 """The daemon: one socket, many connections, one event loop. Owns accepting and limits."""
 
 import asyncio
-import collections
 import gc
 import signal
 import socket
 
+from pam_mfa.verifier.budget import Budget, Limits
 from pam_mfa.verifier.committer import Committer
+from pam_mfa.verifier.companion import Companion
 from pam_mfa.verifier.connection import Connection
 from pam_mfa.verifier.conversation import Services
 from pam_mfa.verifier.journal import tell_error
 from pam_mfa.verifier.packets import Peer, peer_of
 
-CONNECTIONS_MAX = 4096
-CONNECTIONS_MAX_USER = 16  # for each user id but root, whose logins are everybody's
+# Root's logins are everybody's. The others verify themselves: a few at a time, and not so often
+# that their records fill the disk.
+ROOT_LIMITS = Limits(connections=4096)
+SELF_LIMITS = Limits(connections=1024, connections_each=16, starts_each=30, starts=600)
 _ACCEPT_TOGETHER = 64
 _ACCEPT_PAUSE = 0.1  # seconds, when descriptors have run out
 _GARBAGE = 50_000  # objects between two collections; a login leaves hardly any cycles
@@ -24,14 +27,14 @@ _STOP_PATIENCE = 10.0  # seconds for connections under way when the daemon is st
 class Server:
     """Serves one listening socket."""
 
-    def __init__(self, listener: socket.socket, services: Services) -> None:
+    def __init__(self, listener: socket.socket, services: Services, limits: Limits) -> None:
         """Take a bound, listening SOCK_SEQPACKET socket; accepting starts at once."""
         self._listener = listener
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._committer = Committer(services.store, self._loop)
         self._connections: set[Connection] = set()
-        self._by_uid: collections.Counter[int] = collections.Counter()
+        self._budget = Budget(limits, self._loop.time())
         self._idle: asyncio.Future[None] | None = None
         listener.setblocking(False)
         self._resume()
@@ -64,16 +67,12 @@ class Server:
             self._take(accepted, peer_of(accepted))
 
     def _take(self, accepted: socket.socket, peer: Peer) -> None:
-        if len(self._connections) >= CONNECTIONS_MAX:
-            tell_error(f"{CONNECTIONS_MAX} connections are open; refusing another")
+        if not self._budget.open(peer.uid, self._loop.time()):
             accepted.close()
-        elif peer.uid != 0 and self._by_uid[peer.uid] >= CONNECTIONS_MAX_USER:
-            accepted.close()
-        else:
-            self._by_uid[peer.uid] += 1
-            connection = Connection(accepted, peer, self._services, self._committer, self)
-            self._connections.add(connection)
-            connection.start()
+            return
+        connection = Connection(accepted, peer, self._services, self._committer, self)
+        self._connections.add(connection)
+        connection.start()
 
     def is_alone(self) -> bool:
         """Whether only one connection is open."""
@@ -82,22 +81,24 @@ class Server:
     def forget(self, connection: Connection) -> None:
         """Take note that a connection is over."""
         self._connections.discard(connection)
-        self._by_uid[connection.peer.uid] -= 1
-        if not self._by_uid[connection.peer.uid]:
-            del self._by_uid[connection.peer.uid]
+        self._budget.close(connection.peer.uid)
         if self._idle is not None and not self._connections and not self._idle.done():
             self._idle.set_result(None)
 
 
-async def serve_until_stopped(listener: socket.socket, services: Services) -> None:
-    """Serve until SIGTERM or SIGINT."""
+async def serve_until_stopped(
+    listener: socket.socket, services: Services, limits: Limits, companion: Companion
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until the companion is gone that must not be outlived."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    server = Server(listener, services)
+    server = Server(listener, services, limits)
+    companion.watch(loop, stopped.set)
     gc.collect()
     gc.freeze()  # what was imported lives for ever; no collection need look at it again
     gc.set_threshold(_GARBAGE)
     await stopped.wait()
+    companion.stop()
     await server.stop()

@@ -56,10 +56,12 @@ from pathlib import Path
 from pam_mfa import oath
 from pam_mfa.lifecycle import Lifecycle, current_actor
 from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.layout import Layout, drop_privileges, make_directories
+from pam_mfa.store.layout import (
+    Layout, drop_privileges, make_directories, make_own_directories)
 layout = Layout(Path(root))
 make_directories(layout)
 drop_privileges()
+make_own_directories(layout)
 lifecycle = Lifecycle(EmbeddedStore(layout), time.time, current_actor())
 for line in sys.stdin:
     user, secret = line.split()

@@ -130,11 +130,24 @@ class Sshd:
             "PidFile": str(self._folder / "pid"),
             "AuthorizedKeysFile": "/etc/ssh/authorized_keys/%u",
             "UsePAM": "yes",
+            **({"PAMServiceName": self.service} if _names_its_service() else {}),
         }
         given = {line.split(maxsplit=1)[0].lower() for line in self._config if line.strip()}
         defaults = {word: value for word, value in DEFAULTS.items() if word.lower() not in given}
         settings = [f"{word} {value}" for word, value in (fixed | defaults).items()]
         return "\n".join([*settings, *self._config, ""])
+
+
+def _names_its_service() -> bool:
+    """Whether sshd takes its PAM service's name from its configuration (OpenSSH 9.8 and later)."""
+    done = subprocess.run(
+        ["/usr/sbin/sshd", "-T", "-o", "PAMServiceName=sshd"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
+    return "Bad configuration option" not in done.stderr
 
 
 def make_key(path: Path) -> Path:

@@ -86,14 +86,13 @@ class LyingVerifier:
 
     def __init__(self, root: DataRoot, script: Script) -> None:
         """Listen."""
-        path = root.path / "run/pam_mfa/verify.sock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
+        self._path = root.path / "run/pam_mfa/verify.sock"
+        self._path.unlink(missing_ok=True)  # a daemon that stopped leaves it
         self.requests: list[bytes] = []
         self._script = script
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(str(path))
-        path.chmod(0o666)
+        self._listener.bind(str(self._path))
+        self._path.chmod(0o666)
         self._listener.listen()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -103,6 +102,7 @@ class LyingVerifier:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
+        self._path.unlink()
 
     def _serve(self) -> None:
         while True:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from installed import PATIENCE, REPOSITORY, DataRoot, totp
 
+UNITS = ("pam-mfad.socket", "pam-mfad-self.socket", "pam-mfad.service")
+
 
 def try_login(root: DataRoot, code: str) -> int:
     """Return the exit status of a login through real libpam."""
@@ -20,15 +22,17 @@ def try_login(root: DataRoot, code: str) -> int:
 def test_daemon_serves_the_socket_that_systemd_passes(root: DataRoot) -> None:
     """A login through the activated socket is verified by the daemon behind it."""
     secret = root.enroll("alice")
-    socket_path = root.path / "run/pam_mfa/verify.sock"
+    names = ("verify.sock", "verify-self.sock")
+    paths = [root.path / "run/pam_mfa" / name for name in names]
+    listen = [f"--listen={path}" for path in paths]
     activator = subprocess.Popen(
-        ["systemd-socket-activate", "--seqpacket", "--listen", socket_path,
+        ["systemd-socket-activate", "--seqpacket", *listen,
          root.prefix / "bin/pam-mfad", "--root", root.path],
         stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + PATIENCE
-        while not socket_path.exists() and time.monotonic() < deadline:
+        while not all(path.exists() for path in paths) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert try_login(root, totp(secret)) == 0
         program = Path(f"/proc/{activator.pid}/cmdline").read_bytes()
@@ -40,15 +44,15 @@ def test_daemon_serves_the_socket_that_systemd_passes(root: DataRoot) -> None:
 
 def test_units_are_accepted_by_systemd(tmp_path: Path) -> None:
     """systemd-analyze finds no fault in the shipped units."""
-    for name in ("pam-mfad.socket", "pam-mfad.service"):
+    for name in UNITS:
         text = (REPOSITORY / "packaging/systemd" / name).read_text("utf-8")
         # The program need not be installed in its final place for this.
         text = text.replace("/opt/pam-mfa/bin/pam-mfad", "/bin/true").replace(
-            "file:///opt/pam-mfa/share/README.md", "man:true(1)"
+            "file:///opt/pam-mfa/share/README.md", "file:///bin/true"
         )
         (tmp_path / name).write_text(text)
     done = subprocess.run(
-        ["systemd-analyze", "verify", tmp_path / "pam-mfad.socket", tmp_path / "pam-mfad.service"],
+        ["systemd-analyze", "verify", *(tmp_path / name for name in UNITS)],
         capture_output=True,
         text=True,
         check=False,

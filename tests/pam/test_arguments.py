@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The module's arguments in a PAM line: each does what it says, anything else refuses."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from host_program import (
     PROMPT,
@@ -45,6 +48,14 @@ BAD = (
     "use_first_pass",
     "=",
 )
+
+
+@pytest.fixture(scope="module")
+def root(prefix: Path) -> Iterator[DataRoot]:
+    """Share a data root: these tests leave nothing in it."""
+    data = DataRoot(prefix)
+    yield data
+    data.remove()
 
 
 def answers_of(frames: list[bytes]) -> list[str]:

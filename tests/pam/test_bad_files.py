@@ -18,6 +18,7 @@ from serving import DAEMON, each_way, serving, wait_until_gone
 
 NOBODY = 65534
 SECRET = re.compile(r"secret: *(\S+)")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:]+Z")
 BILLION_LAUGHS = "\n".join(
     ["version: 1", "user: alice", "a0: &a0 [x, x]"]
     + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
@@ -107,6 +108,8 @@ UNREADABLE: dict[str, Spoil] = {
     "an alias": rewrite(lambda text: text.replace("name: phone", "name: &a phone\n  x: *a")),
     "unknown version": rewrite(other_version),
     "unknown key": rewrite(lambda text: text + "extra: 1\n"),
+    "wrong tag": rewrite(lambda text: text.replace("type: virtual", "type: !!bool virtual")),
+    "time out of range": rewrite(lambda text: TIME.sub("0001-01-01T00:00:00+14:00", text)),
     "key twice": rewrite(lambda text: text + "version: 1\n"),
     "second document": rewrite(lambda text: text + "---\nversion: 1\n"),
     "device twice": rewrite(double_device),
@@ -198,6 +201,7 @@ POLICIES: dict[str, Spoil] = {
     "unknown key": rewrite(lambda text: text.replace("unenrolled:", "unenroled:")),
     "unknown word": rewrite(lambda text: text.replace("enforce\n", "enforced\n")),
     "unknown version": rewrite(other_version),
+    "wrong tag": rewrite(lambda text: text.replace("mode: ", "mode: !!bool ")),
     "aliases": rewrite(lambda _: BILLION_LAUGHS),
     "nested without end": rewrite(lambda text: text + "x: " + "[" * 60000),
     "10 MB": rewrite(lambda text: text + "#" * 10_000_000),
@@ -260,7 +264,7 @@ def test_policy_mended_after_a_broken_start_is_read(root: DataRoot) -> None:
 def small_disk(root: DataRoot) -> Iterator[Path]:
     """Have devices, state and log on a file system of 1 MB."""
     path = root.path / "var"
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     options = "size=1m,mode=755"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", path], check=True)
     try:

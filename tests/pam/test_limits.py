@@ -3,6 +3,7 @@
 
 import collections
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 
@@ -27,6 +28,7 @@ def twin(root: DataRoot) -> Iterator[Twin]:
     def make() -> DataRoot:
         other = DataRoot(root.prefix)
         made.append(other)
+        shutil.rmtree(other.path / "var")
         (other.path / "var").symlink_to(root.path / "var")
         return other
 

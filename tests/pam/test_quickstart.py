@@ -24,7 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """Name a prefix that is not there yet, and leave none behind."""
-    prefix = Path("/var/tmp/pam-mfa-quickstart-test")
+    prefix = Path("/var/tmp/pam-mfa-quickstart-test")  # noqa: S108 - a prefix of its own
     run("--remove", "--prefix", str(prefix))
     yield prefix
     run("--remove", "--prefix", str(prefix))

@@ -2,6 +2,8 @@
 """What the module tells the verifier of a PAM call."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from host_program import Login, Status, exact_service, run
@@ -11,6 +13,14 @@ from lying_verifier import ABORT, ANSWER, DENIED, SUCCESS, Exchange, lying, read
 PHASE, FLAGS, SERVICE, USER, UID, TTY, RHOST, RUSER, SSH_AUTH_INFO, SSH_CONNECTION = range(1, 11)
 PAM_SILENT = 0x8000
 ANSWER_MAX = 1024
+
+
+@pytest.fixture(scope="module")
+def root(prefix: Path) -> Iterator[DataRoot]:
+    """Share a data root: these tests leave nothing in it."""
+    data = DataRoot(prefix)
+    yield data
+    data.remove()
 
 
 def request_of(login: Login) -> dict[int, bytes]:

@@ -82,6 +82,13 @@ def test_forged_lines(name: str) -> None:
     assert all(byte >= ord(" ") for byte in line[:-1])
 
 
+@pytest.mark.parametrize("key", ["user", "rhost", "ruser", "tty", "service", "detail"])
+def test_long_texts(key: str) -> None:
+    """A text that somebody else chose is cut, so that a record stays short."""
+    record = json.loads(format_event(make_event(**{key: "é" * 16384}), "id", "host"))
+    assert "é" * (1024 if key in ("user", "detail") else 128) == record[key]
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_words(reason: Reason) -> None:
     """A reason is a word of lower case, as it stands in records."""
@@ -108,7 +115,7 @@ def test_existing_log(log: AuditLog, path: Path) -> None:
     path.write_bytes(b"old\n")
     path.chmod(0o640)
     log.write([b"new\n"])
-    assert path.read_bytes() == b"old\nnew\n"
+    assert b"old\nnew\n" == path.read_bytes()
 
 
 def test_cut_last_line(log: AuditLog, path: Path) -> None:
@@ -116,7 +123,7 @@ def test_cut_last_line(log: AuditLog, path: Path) -> None:
     path.write_bytes(b'one\n{"time":"20')
     path.chmod(0o640)
     log.write([b"two\n"])
-    assert path.read_bytes() == b'one\n{"time":"20\ntwo\n'
+    assert b'one\n{"time":"20\ntwo\n' == path.read_bytes()
 
 
 def test_rotation(log: AuditLog, path: Path) -> None:
@@ -132,7 +139,7 @@ def test_deleted_log(log: AuditLog, path: Path) -> None:
     log.write([b"one\n"])
     path.unlink()
     log.write([b"two\n"])
-    assert path.read_bytes() == b"two\n"
+    assert b"two\n" == path.read_bytes()
 
 
 def test_cut_by_copytruncate(log: AuditLog, path: Path) -> None:
@@ -140,7 +147,7 @@ def test_cut_by_copytruncate(log: AuditLog, path: Path) -> None:
     log.write([b"one\n"])
     os.truncate(path, 0)
     log.write([b"two\n"])
-    assert path.read_bytes() == b"two\n"
+    assert b"two\n" == path.read_bytes()
 
 
 def link(path: Path) -> None:
@@ -200,19 +207,19 @@ def test_unsafe_log(log: AuditLog, path: Path, spoil: Callable[[Path], None], wo
 
 
 @SPOIL
-def test_log_exchanged(log: AuditLog, path: Path, spoil: Callable[[Path], None], words: str) -> None:
+def test_log_exchanged(
+    log: AuditLog, path: Path, spoil: Callable[[Path], None], words: str
+) -> None:
     """A log that is exchanged for something unsafe between two records is not written to."""
     log.write([b"one\n"])
     path.rename(path.with_name("moved"))
     spoil(path)
     with pytest.raises(AuditError, match=words):
         log.write([b"two\n"])
-    assert path.with_name("moved").read_bytes() == b"one\n"
+    assert b"one\n" == path.with_name("moved").read_bytes()
 
 
-def test_log_of_another_owner(
-    log: AuditLog, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_of_another_owner(log: AuditLog, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that somebody else owns is not written to."""
     path.touch(0o600)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
@@ -228,17 +235,17 @@ def test_mended_log(log: AuditLog, path: Path, spoil: Callable[[Path], None]) ->
         log.write([b"one\n"])
     path.unlink()
     log.write([b"two\n"])
-    assert path.read_bytes() == b"two\n"
+    assert b"two\n" == path.read_bytes()
 
 
 def test_no_descriptor_is_left(log: AuditLog, path: Path) -> None:
     """A log that is refused again and again leaves no descriptor open."""
     readable(path)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(AuditError):
             log.write([b"one\n"])
-    assert before == len(os.listdir("/proc/self/fd"))
+    assert before == len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_no_directory(tmp_path: Path) -> None:
@@ -257,7 +264,7 @@ def test_short_write(log: AuditLog, path: Path, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(AuditError, match="No space left"):
             log.write([b"two\n", b"three\n"])
     log.write([b"four\n"])
-    assert path.read_bytes() == b"one\nfour\n"
+    assert b"one\nfour\n" == path.read_bytes()
 
 
 def test_failing_sync(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,14 +284,29 @@ def test_recent(log: AuditLog, path: Path) -> None:
     for age, name in ((30, "audit.jsonl.2"), (20, "audit.jsonl.1"), (10, "audit.jsonl")):
         path.with_name(name).write_bytes(name.encode() + b"\n")
         os.utime(path.with_name(name), (START - age, START - age))
-    assert log.recent() == b"audit.jsonl\naudit.jsonl.1\n"
+    assert {b"audit.jsonl\n", b"audit.jsonl.1\n"} == log.recent()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [(b"one\ntwo\n", True), (b"two\n", True), (b"two\none\n", False), (b"", False), (b"tw", False)],
+)
+def test_last_record(log: AuditLog, path: Path, data: bytes, expected: bool) -> None:  # noqa: FBT001
+    """Whether a record is the log's last is seen from the log's end."""
+    path.write_bytes(data)
+    assert expected is log.ends_with(b"two\n")
+
+
+def test_last_record_without_a_log(log: AuditLog) -> None:
+    """Where there is no log, nothing is its last record."""
+    assert not log.ends_with(b"two\n")
 
 
 def test_recent_follows_no_link(log: AuditLog, path: Path) -> None:
     """A link among the rotated logs is not read."""
     path.with_name("target").write_bytes(b"elsewhere\n")
     path.with_name("audit.jsonl.1").symlink_to("target")
-    assert log.recent() == b""
+    assert set() == log.recent()
 
 
 def test_no_inheritance(log: AuditLog, path: Path) -> None:

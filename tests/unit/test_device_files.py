@@ -89,7 +89,7 @@ def test_all_in_the_directory(tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
     for user in ("../x", "..", "/x", "a/../../x"):
-        DeviceFiles(inner).write(user, ())
+        DeviceFiles(inner).write(user, (DEVICE,))
     assert ([inner], 4) == (list(tmp_path.iterdir()), len(list(inner.iterdir())))
 
 
@@ -98,10 +98,16 @@ def test_nobody(files: DeviceFiles) -> None:
     assert ((), []) == (files.read("alice"), list(files.users()))
 
 
+def test_no_directory(tmp_path: Path) -> None:
+    """Where the directory cannot be seen, nobody counts as not enrolled."""
+    with pytest.raises(UnsafeFileError, match=f"there is no directory {tmp_path}/none"):
+        DeviceFiles(tmp_path / "none").read("alice")
+
+
 def test_order(files: DeviceFiles) -> None:
     """Users are listed by name, and neither lock nor drafts are taken for users."""
     for user in ("carol", "alice", "bob"):
-        files.write(user, ())
+        files.write(user, (DEVICE,))
     with files.lock():
         (files.path("alice").parent / "dave.yaml.0123.new").touch()
     assert ["alice", "bob", "carol"] == list(files.users())
@@ -110,7 +116,7 @@ def test_order(files: DeviceFiles) -> None:
 def test_mode(files: DeviceFiles) -> None:
     """A device file is its owner's alone."""
     files.write("alice", (DEVICE,))
-    assert files.path("alice").stat().st_mode & 0o777 == 0o600
+    assert 0o600 == files.path("alice").stat().st_mode & 0o777
 
 
 def link(path: Path) -> None:
@@ -178,9 +184,9 @@ def test_error_names_the_file(files: DeviceFiles) -> None:
 def test_lock_that_cannot_be_made(tmp_path: Path) -> None:
     """A lock that cannot be made is an error with its path."""
     path = tmp_path / "none"
-    with pytest.raises(BrokenSystemError, match=f"{path}/.lock cannot be opened"):
-        with DeviceFiles(path).lock():
-            pass
+    refused = pytest.raises(BrokenSystemError, match=f"{path}/.lock cannot be opened")
+    with refused, DeviceFiles(path).lock():
+        pass
 
 
 def test_lock_is_no_link(tmp_path: Path, files: DeviceFiles) -> None:

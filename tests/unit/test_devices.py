@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pam_mfa.devices import (
+    Device,
     VirtualDevice,
     format_devices,
     parse_devices,
@@ -59,7 +60,7 @@ def is_user(text: str) -> bool:
     return True
 
 
-def read(text: str) -> tuple[VirtualDevice, ...]:
+def read(text: str) -> tuple[Device, ...]:
     """Read Alice's device file."""
     return parse_devices(text.encode(), "d.yaml", "alice")
 
@@ -188,7 +189,7 @@ def test_ninth_device() -> None:
     """A file of nine devices is refused."""
     devices = [make_device(f"phone-{number}") for number in range(9)]
     message = refusal(format_devices("alice", devices).decode())
-    assert message == "d.yaml, line 3: 'devices' lists 9 devices, more than 8"
+    assert "d.yaml, line 3: 'devices' lists 9 devices, more than 8" == message
 
 
 def test_copied_file() -> None:
@@ -231,9 +232,9 @@ def test_no_device_names(name: str) -> None:
     """Anything else could not stand in a serial number, and is refused with what can."""
     with pytest.raises(RefusedError) as caught:
         require_name(name)
-    assert caught.value.hint == "Use 1 to 64 letters, digits, dots, dashes and underscores."
+    assert "Use 1 to 64 letters, digits, dots, dashes and underscores." == caught.value.hint
 
 
 def test_serial_number() -> None:
     """A device's serial number says its type, its user and its name."""
-    assert serial_number_of("virtual", "alice", "phone") == "virtual/alice/phone"
+    assert "virtual/alice/phone" == serial_number_of("virtual", "alice", "phone")

@@ -2,6 +2,7 @@
 """Strict YAML: what is refused, and that an error names the file, the line and the key."""
 
 import datetime
+import itertools
 import subprocess
 import sys
 
@@ -41,6 +42,14 @@ def refusal(text: str | bytes) -> str:
     return str(caught.value)
 
 
+def is_read_or_refused(data: bytes) -> bool:
+    """Whether a document is read, or refused with its file's name."""
+    try:
+        return isinstance(parse_document(data, "f.yaml"), Section)
+    except DocumentError as error:
+        return str(error).startswith("f.yaml")
+
+
 def test_values() -> None:
     """Each kind of value is read as what YAML says it is."""
     top = read(SAMPLE)
@@ -75,17 +84,16 @@ def test_absent() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: 1\nb: 2\na: 3\n", "f.yaml, line 3: 'a' stands here a second time, first in line 1"),
-        ("a:\n  b: 1\n  b: 1\n", "f.yaml, line 3: 'a.b' stands here a second time, first in line 2"),
-        ('a: 1\n"a": 2\n', "f.yaml, line 2: 'a' stands here a second time, first in line 1"),
-        ("a: {b: 1, b: 2}\n", "f.yaml, line 1: 'a.b' stands here a second time, first in line 1"),
-        ("l:\n- c: 1\n  c: 2\n", "f.yaml, line 3: 'l[0].c' stands here a second time, first in "
-                                 "line 2"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: 'a' stands here a second time, first in line 1"),
+        ("a:\n  b: 1\n  b: 1\n", "line 3: 'a.b' stands here a second time, first in line 2"),
+        ('a: 1\n"a": 2\n', "line 2: 'a' stands here a second time, first in line 1"),
+        ("a: {b: 1, b: 2}\n", "line 1: 'a.b' stands here a second time, first in line 1"),
+        ("l:\n- c: 1\n  c: 2\n", "line 3: 'l[0].c' stands here a second time, first in line 2"),
     ],
-)  # fmt: skip
+)
 def test_duplicate_keys(text: str, expected: str) -> None:
     """A key that stands twice in one mapping is refused, with both lines."""
-    assert expected == refusal(text)
+    assert f"f.yaml, {expected}" == refusal(text)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +114,7 @@ def test_aliases(text: str) -> None:
 
 def test_unused_anchor() -> None:
     """An anchor that nothing refers to changes nothing."""
-    assert read("a: &x 1\n").require("a", int) == 1
+    assert 1 == read("a: &x 1\n").require("a", int)
 
 
 @pytest.mark.parametrize("text", ["base: {k: 1}\nb:\n  <<: {k: 2}\n", "<<: {mode: enforce}\n"])
@@ -118,7 +126,7 @@ def test_merge_keys(text: str) -> None:
 @pytest.mark.parametrize("key", ["1", "true", "null", "1.5", "2026-01-02", "[a]", "{a: b}", "~"])
 def test_keys_that_are_no_words(key: str) -> None:
     """A key that YAML reads as something else than text is refused."""
-    assert refusal(f"? {key}\n: value\n") == "f.yaml, line 1: a key is not a word"
+    assert "f.yaml, line 1: a key is not a word" == refusal(f"? {key}\n: value\n")
 
 
 def test_blow_up() -> None:
@@ -126,7 +134,7 @@ def test_blow_up() -> None:
     names = "abcdefghi"
     text = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
-        for before, name in zip(names, names[1:], strict=False)
+        for before, name in itertools.pairwise(names)
     )
     assert "f.yaml, line 1: an alias ('*name') is used" == refusal(text)
 
@@ -173,13 +181,13 @@ def test_other_encodings(data: bytes) -> None:
 def test_longest() -> None:
     """A document of 65,536 bytes is read."""
     data = b"a: 1\n#".ljust(SIZE_MAX, b"x")
-    assert parse_document(data, "f.yaml").require("a", int) == 1
+    assert 1 == parse_document(data, "f.yaml").require("a", int)
 
 
 def test_too_long() -> None:
     """A document of one byte more is refused before it is looked at."""
     data = b"a: 1\n#".ljust(SIZE_MAX, b"x") + b"\xff"
-    assert refusal(data) == "f.yaml has 65537 bytes, more than 65536"
+    assert "f.yaml has 65537 bytes, more than 65536" == refusal(data)
 
 
 @pytest.mark.parametrize(("text", "line"), [("a: 1\n---\nb: 2\n", 2), ("---\na: 1\n---\n", 3)])
@@ -191,7 +199,7 @@ def test_several_documents(text: str, line: int) -> None:
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "word", "7", "[a, b]", "---\n", "~"])
 def test_no_mapping(text: str) -> None:
     """A document whose top is no mapping is refused."""
-    assert refusal(text) == "f.yaml does not hold a mapping of keys to values"
+    assert "f.yaml does not hold a mapping of keys to values" == refusal(text)
 
 
 @pytest.mark.parametrize(
@@ -228,17 +236,9 @@ def test_forbidden_characters(text: str) -> None:
     ],
 )
 def test_unreadable_values(value: str) -> None:
-    """A value that is not what its tag or its form says is refused, with its line, or no value.
-
-    YAML lets anybody write a tag; what cannot be read must be told like every other mistake.
-    """
-    try:
-        top = parse_document(f"a: 1\nb: {value}\n".encode(), "f.yaml")
-    except DocumentError as error:
-        assert "f.yaml, line 2" in str(error)
-    else:
-        with pytest.raises(DocumentError, match=r"f\.yaml, line 2: 'b' must be"):
-            top.require("b", datetime.datetime)
+    """A value that is not what its tag or its form says is refused, with its line."""
+    with pytest.raises(DocumentError, match=r"f\.yaml, line 2: "):
+        read(f"a: 1\nb: {value}\n").require("b", datetime.datetime)
 
 
 @pytest.mark.parametrize(
@@ -307,10 +307,7 @@ def test_unknown_keys(text: str, expected: str, hint: str) -> None:
 @given(st.binary(max_size=200))
 def test_noise(data: bytes) -> None:
     """Noise is read or refused, and nothing else."""
-    try:
-        assert isinstance(parse_document(data, "f.yaml"), Section)
-    except DocumentError as error:
-        assert str(error).startswith("f.yaml")
+    assert is_read_or_refused(data)
 
 
 FRAGMENTS = st.sampled_from(
@@ -322,7 +319,4 @@ FRAGMENTS = st.sampled_from(
 @given(st.lists(FRAGMENTS, max_size=25).map("".join))
 def test_fragments(text: str) -> None:
     """Pieces of YAML in any order are read or refused, and nothing else."""
-    try:
-        assert isinstance(read(text), Section)
-    except DocumentError as error:
-        assert str(error).startswith("f.yaml")
+    assert is_read_or_refused(text.encode())

@@ -59,7 +59,7 @@ def below_file(path: Path) -> Path:
 
 def open_descriptors() -> int:
     """Return how many descriptors this process has."""
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def fail(*_arguments: object, **_options: object) -> NoReturn:
@@ -70,7 +70,7 @@ def fail(*_arguments: object, **_options: object) -> NoReturn:
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
 def test_read(tmp_path: Path, mode: int) -> None:
     """A regular file of ours, that no other may read or write, is read."""
-    assert read(make(tmp_path / "f", mode)) == b"data"
+    assert b"data" == read(make(tmp_path / "f", mode))
 
 
 def test_absent(tmp_path: Path) -> None:
@@ -124,16 +124,18 @@ def test_modes(tmp_path: Path, mode: int) -> None:
 def test_forbidden_bits(tmp_path: Path) -> None:
     """Only the forbidden bits matter: a policy may be read by all."""
     path = make(tmp_path / "f", 0o644)
-    assert read_file(path, owners=OURS, forbidden=0o022, size_max=10) == b"data"
+    assert b"data" == read_file(path, owners=OURS, forbidden=0o022, size_max=10)
 
 
 def test_owner(tmp_path: Path) -> None:
     """A file of somebody else is refused, with the command that mends it."""
     path = make(tmp_path / "f")
     other = os.geteuid() + 1
-    with pytest.raises(UnsafeFileError, match=f"belongs to user id {os.geteuid()}, not to") as caught:
+    with pytest.raises(
+        UnsafeFileError, match=f"belongs to user id {os.geteuid()}, not to"
+    ) as caught:
         read_file(path, owners={other}, forbidden=0, size_max=10)
-    assert caught.value.hint == f"If its content is right: chown {other} {path}"
+    assert f"If its content is right: chown {other} {path}" == caught.value.hint
 
 
 @pytest.mark.parametrize(("size", "is_read"), [(0, True), (99, True), (100, True), (101, False)])
@@ -177,7 +179,7 @@ def test_replace_loosened(tmp_path: Path) -> None:
     """A replaced file does not inherit the old one's looser mode."""
     path = make(tmp_path / "f", 0o666)
     replace_file(path, b"new", 0o600)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
 
 
 def test_replace_link(tmp_path: Path) -> None:
@@ -223,7 +225,7 @@ def test_no_directory(tmp_path: Path, put: Put) -> None:
     """Where there is no directory, the error says where to look."""
     with pytest.raises(BrokenSystemError) as caught:
         put(tmp_path / "none/f", b"new", 0o600)
-    assert caught.value.hint == f"See: df {tmp_path}/none; ls -ld {tmp_path}/none"
+    assert f"See: df {tmp_path}/none; ls -ld {tmp_path}/none" == caught.value.hint
 
 
 def test_durable_before_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_is_code(text: str, expected: bool) -> None:  # noqa: FBT001 - a table's
 )
 def test_parse_seed_forms(text: str) -> None:
     """A seed is read in either case, with spaces and dashes between its groups."""
-    assert oath.parse_seed(text) == SEED
+    assert SEED == oath.parse_seed(text)
 
 
 @given(SEEDS)
@@ -122,9 +122,7 @@ def test_parse_seed_not_base32(text: str) -> None:
         oath.parse_seed(text)
 
 
-@pytest.mark.parametrize(
-    ("size", "bits"), [(0, 0), (10, 80), (13, 104), (129, 1032), (1000, 8000)]
-)
+@pytest.mark.parametrize(("size", "bits"), [(0, 0), (10, 80), (13, 104), (129, 1032), (1000, 8000)])
 def test_parse_seed_length(size: int, bits: int) -> None:
     """A seed of fewer than 112 or more than 1,024 bits is refused, and its length is told."""
     with pytest.raises(RefusedError, match=f"has {bits} bits; 112 to 1024"):

@@ -82,6 +82,9 @@ class MemoryStore:
         """Return a hash that no device has."""
         return f"{code}/{user}/{serial_number}"
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def pseudonym(self, text: str) -> str:
         """Return the same for every text of one length."""
         return f"pseudonym-{len(text)}"

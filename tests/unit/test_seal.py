@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pam_mfa.errors import BrokenSystemError, SealError, UnsafeFileError
 from pam_mfa.secret import Secret
+from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.seal import CREDENTIAL, KEY_BYTES, Sealer, load_sealer
 
@@ -55,7 +56,7 @@ def test_text() -> None:
 
 def test_never_the_same() -> None:
     """The same seed is sealed into another text every time."""
-    assert len({SEALER.seal(SEED, "alice", PHONE) for _ in range(100)}) == 100
+    assert 100 == len({SEALER.seal(SEED, "alice", PHONE) for _ in range(100)})
 
 
 @pytest.mark.parametrize(
@@ -119,12 +120,12 @@ def test_pseudonym() -> None:
 def test_pseudonyms_differ() -> None:
     """Another name or another key has another pseudonym."""
     names = {SEALER.pseudonym(text) for text in ("a", "b", "")}
-    assert len(names | {Sealer(Secret(bytes(32))).pseudonym("a")}) == 4
+    assert 4 == len(names | {Sealer(Secret(bytes(32))).pseudonym("a")})
 
 
 def test_pseudonym_of_other_bytes() -> None:
     """A name that is no UTF-8 has a pseudonym."""
-    assert len(SEALER.pseudonym("\udcff")) == 16
+    assert 16 == len(SEALER.pseudonym("\udcff"))
 
 
 def test_first_key(layout: Layout) -> None:
@@ -146,6 +147,21 @@ def test_lost_key(layout: Layout) -> None:
     with pytest.raises(BrokenSystemError, match="is missing and devices are there") as caught:
         load_sealer(layout)
     assert (False, True) == (layout.seal_key.exists(), "backup" in caught.value.hint)
+
+
+def test_no_store(layout: Layout) -> None:
+    """Where the devices' directory is not there, no key is made: it may only not be mounted."""
+    layout.devices.rmdir()
+    with pytest.raises(BrokenSystemError, match=f"there is no directory {layout.devices}"):
+        EmbeddedStore(layout)
+    assert not layout.seal_key.exists()
+
+
+def test_store_that_others_may_write(layout: Layout) -> None:
+    """A directory in which others could swap the state is refused."""
+    layout.library.chmod(0o777)
+    with pytest.raises(UnsafeFileError, match="others may write to"):
+        EmbeddedStore(layout)
 
 
 @pytest.mark.parametrize(("size", "error"), [(0, BrokenSystemError), (31, BrokenSystemError),

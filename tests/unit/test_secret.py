@@ -26,7 +26,7 @@ HIDDEN = Secret(b"correct horse battery")
 )
 def test_text(text: str) -> None:
     """However it is turned into text, nothing shows."""
-    assert text == "Secret(redacted)"
+    assert "Secret(redacted)" == text
 
 
 def test_inside_others() -> None:
@@ -43,7 +43,9 @@ def test_traceback() -> None:
     try:
         fail(HIDDEN)
     except ValueError as error:
-        shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+        shown = "".join(
+            traceback.TracebackException.from_exception(error, capture_locals=True).format()
+        )
     assert "secret = Secret(redacted)" in shown
     assert "correct horse" not in shown
 
@@ -63,7 +65,7 @@ def test_no_attributes() -> None:
 
 def test_reveal() -> None:
     """The bytes are had by asking for them."""
-    assert HIDDEN.reveal() == b"correct horse battery"
+    assert b"correct horse battery" == HIDDEN.reveal()
 
 
 def test_equality() -> None:

@@ -221,6 +221,7 @@ def test_mode(state: State, path: Path) -> None:
 def garbage(path: Path) -> None:
     """Make the database a file of something else."""
     path.write_bytes(b"this is no database" * 100)
+    path.chmod(0o600)
 
 
 def link(path: Path) -> None:
@@ -243,9 +244,16 @@ def without_tables(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.close()
+    path.chmod(0o600)
 
 
-@pytest.mark.parametrize("spoil", [garbage, link, directory, fifo, without_tables])
+def open_to_others(path: Path) -> None:
+    """Make the database a file that others can read and write."""
+    path.touch()
+    path.chmod(0o666)
+
+
+@pytest.mark.parametrize("spoil", [garbage, open_to_others, link, directory, fifo, without_tables])
 def test_no_database(state: State, path: Path, spoil: Callable[[Path], None]) -> None:
     """A database that cannot be used is an error that says what follows, and nothing is judged."""
     spoil(path)
@@ -271,6 +279,7 @@ def test_other_version(state: State, path: Path, version: int) -> None:
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
+    path.chmod(0o600)
     before = path.read_bytes()
     with pytest.raises(StateError, match=f"is of version {version}, this program's is 1"):
         look(state)

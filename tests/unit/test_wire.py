@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames: the numbers that Python and C share, round trips, and every frame that is refused."""
 
+import contextlib
 import re
 from collections.abc import Callable
 
@@ -261,7 +262,5 @@ def test_malformed_answer(frame: bytes) -> None:
 def test_noise(parse: Callable[[bytes], object], noise: bytes, has_header: bool) -> None:  # noqa: FBT001
     """Noise, with a right header before it or not, is read or refused, and nothing else."""
     packet = GOOD[:18] + noise if has_header else noise
-    try:
+    with contextlib.suppress(WireError):
         assert isinstance(parse(packet), Request | str | None)
-    except WireError as error:
-        assert str(error)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The house: imports point down, there are no cycles, and a login on demand imports little."""
+
+import ast
+import graphlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from doubles import REPOSITORY
+
+PACKAGE = REPOSITORY / "pam_mfa"
+SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
+# From the ground up; a room imports rooms of lower floors, and itself.
+FLOORS = (
+    ("", "errors", "secret"),
+    ("document", "oath", "wire", "pam"),
+    ("tokens",),
+    ("pskc", "token_csv"),
+    ("lockout",),
+    ("policy",),
+    ("devices",),
+    ("audit",),
+    ("store",),
+    ("factors",),
+    ("verification",),
+    ("lifecycle",),
+    ("enrolling", "token_stock"),
+    ("verifier", "cli"),
+)
+RANKS = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
+# Each of these costs a login on demand more than the code's own verification.
+HEAVY = ("asyncio", "dataclasses", "inspect", "click", "rich", "segno", "argparse", "ctypes", "pam")
+
+
+def module_of(path: Path) -> str:
+    """Return a file's module name."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """Go through the modules of this package that a module imports, anywhere in its text."""
+    tree = ast.parse(MODULES[module].read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                if inner in MODULES:
+                    yield inner
+                elif node.module in MODULES:
+                    yield node.module
+
+
+def room_of(module: str) -> str:
+    """Return the room that a module belongs to; "" for the package itself."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def test_every_room_has_a_floor() -> None:
+    """No module is outside the order that is held here."""
+    assert {room_of(module) for module in MODULES} <= set(RANKS)
+
+
+@pytest.mark.parametrize("module", list(MODULES))
+def test_imports_point_down(module: str) -> None:
+    """A module imports from lower floors and from its own room only."""
+    room = room_of(module)
+    wrong = [
+        name
+        for name in imports_of(module)
+        if room_of(name) != room and RANKS[room_of(name)] >= RANKS[room]
+    ]
+    assert [] == wrong
+
+
+def test_no_cycles() -> None:
+    """No module imports itself, by whatever way."""
+    graph = {module: set(imports_of(module)) for module in MODULES}
+    assert len(MODULES) == len(tuple(graphlib.TopologicalSorter(graph).static_order()))
+
+
+def loaded_by(statement: str) -> list[str]:
+    """Return the modules that an interpreter has loaded after a statement."""
+    program = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    loaded: list[str] = json.loads(done.stdout)
+    return loaded
+
+
+@pytest.mark.parametrize("module", ["pam_mfa.verifier.once", "pam_mfa.verifier.__main__"])
+def test_login_on_demand_imports_little(module: str) -> None:
+    """What a verifier for one login loads has nothing heavy in it that it does not need."""
+    loaded = set(loaded_by(f"import {module}")) - set(loaded_by("pass"))
+    assert module in loaded
+    assert [] == [name for name in HEAVY if name in loaded]
+
+
+def test_pure_modules_touch_no_disk() -> None:
+    """What is pure imports neither the operating system nor clocks nor randomness."""
+    pure = ("devices", "policy", "lockout", "wire", "oath", "document", "verification")
+    forbidden = {"os", "pathlib", "time", "random", "secrets", "socket", "subprocess", "sqlite3"}
+    found = []
+    for name in pure:
+        for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            found += [(name, each) for each in names if each.partition(".")[0] in forbidden]
+    assert [] == found
+
+
+@pytest.mark.parametrize("folder", ["pam_mfa", "tests", "packaging"])
+def test_license(folder: str) -> None:
+    """Every file of Python begins with its licence, after the line that names an interpreter."""
+    files = [
+        path
+        for path in (REPOSITORY / folder).rglob("*.py")
+        if not {".venv", ".state", "build"} & set(path.parts)
+    ]
+    texts = {
+        path: path.read_text("utf-8").removeprefix("#!/usr/bin/env python3\n") for path in files
+    }
+    assert [] == [path for path, text in texts.items() if text and not text.startswith(SPDX)]
+
+
+def test_protocol_has_two_sides() -> None:
+    """Only the daemon's own modules of the verifier import asyncio."""
+    users = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Import) and any(alias.name == "asyncio" for alias in node.names)
+    }
+    expected = {"committer", "companion", "connection", "server", "__main__"}
+    assert {f"pam_mfa.verifier.{name}" for name in expected} == users
