@@ -33,7 +33,10 @@ class EventName(enum.StrEnum):
     VERIFY_MFA = "VerifyMfa"
     SKIP_MFA = "SkipMfa"
     ENABLE_MFA_DEVICE = "EnableMfaDevice"
+    RESYNC_MFA_DEVICE = "ResyncMfaDevice"
     DEACTIVATE_MFA_DEVICE = "DeactivateMfaDevice"
+    ISSUE_BYPASS = "IssueBypass"
+    IMPORT_DEVICES = "ImportDevices"
     LOCK_USER = "LockUser"
     UNLOCK_USER = "UnlockUser"
 
@@ -50,6 +53,7 @@ class Reason(enum.StrEnum):
     """Why it ended so; a closed list."""
 
     CODE_ACCEPTED = "code_accepted"
+    RESYNCHRONIZED = "resynchronized"
     WRONG_CODE = "wrong_code"
     MALFORMED_CODE = "malformed_code"
     EMPTY_ANSWER = "empty_answer"
@@ -63,6 +67,7 @@ class Reason(enum.StrEnum):
     CALLER_NOT_ALLOWED = "caller_not_allowed"
     DEVICES_UNREADABLE = "devices_unreadable"
     UNENROLLED_ALLOWED = "unenrolled_allowed"
+    ENROLLMENT_DUE = "enrollment_due"
     REQUESTED = "requested"
 
 
@@ -164,6 +169,17 @@ class AuditLog:
             if self._descriptor < 0:
                 self._descriptor = self._open()
             os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise self._error(error) from error
+
+    def require_usable(self) -> None:
+        """Open the log, where it is not open yet.
+
+        Raises:
+            AuditError: no record could be written to it.
+        """
+        try:
+            self._current_descriptor()
         except OSError as error:
             raise self._error(error) from error
 

@@ -7,13 +7,13 @@ it. New types of device are added to ``_READERS``.
 
 import datetime
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import yaml
 
 from pam_mfa.document import Section, parse_document
-from pam_mfa.errors import DocumentError, RefusedError
+from pam_mfa.errors import RefusedError
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 from pam_mfa.policy import SMS_REASON
 
@@ -38,7 +38,58 @@ class VirtualDevice(NamedTuple):
         return "virtual"
 
 
-Device = VirtualDevice  # a union when more types come
+class TokenDevice(NamedTuple):
+    """A hardware token of the inventory, time-based or event-based."""
+
+    serial_number: str  # the vendor's
+    name: str
+    enabled_at: datetime.datetime  # UTC
+    parameters: Parameters
+    sealed_seed: str
+
+    @property
+    def type(self) -> str:
+        """The type's word in device files and policy."""
+        return "token"
+
+
+class RecoveryCodes(NamedTuple):
+    """A set of codes on paper, each good once; only keyed hashes are kept."""
+
+    serial_number: str
+    name: str
+    enabled_at: datetime.datetime  # UTC
+    hashes: tuple[str, ...]
+
+    @property
+    def type(self) -> str:
+        """The type's word in device files and policy."""
+        return "recovery"
+
+
+class Bypass(NamedTuple):
+    """One code that an administrator issued, good once and for a time."""
+
+    serial_number: str
+    name: str
+    enabled_at: datetime.datetime  # UTC
+    expires_at: datetime.datetime  # UTC
+    hashes: tuple[str, ...]  # one
+
+    @property
+    def type(self) -> str:
+        """The type's word in device files; no policy needs to name it."""
+        return "bypass"
+
+
+CodeDevice = VirtualDevice | TokenDevice
+PaperDevice = RecoveryCodes | Bypass
+Device = CodeDevice | PaperDevice
+
+
+def count_devices(devices: Iterable[Device]) -> int:
+    """Return how many of a user's eight places are taken; a bypass takes none."""
+    return sum(1 for device in devices if not isinstance(device, Bypass))
 
 
 def require_user(user: str) -> None:
@@ -94,9 +145,11 @@ def parse_devices(data: bytes, source: str, user: str) -> tuple[Device, ...]:
     if top.require("user", str) != user:
         raise top.error("user", "is not the user whose file this is")
     sections = top.sections("devices")
-    if len(sections) > DEVICES_MAX:
+    if len(sections) > DEVICES_MAX + 1:  # and a bypass
         raise top.error("devices", f"lists {len(sections)} devices, more than {DEVICES_MAX}")
     devices = tuple(_parse_device(section) for section in sections)
+    if count_devices(devices) > DEVICES_MAX:
+        raise top.error("devices", f"lists {len(sections)} devices, more than {DEVICES_MAX}")
     for index, device in enumerate(devices):
         for other in devices[:index]:
             for key in ("serial_number", "name"):
@@ -115,24 +168,46 @@ def _parse_device(section: Section) -> Device:
 
 
 def _parse_virtual(section: Section) -> VirtualDevice:
-    section.require_known(_VIRTUAL_KEYS)
-    return VirtualDevice(
-        serial_number=_text(section, "serial_number"),
-        name=_text(section, "name"),
-        enabled_at=_time(section, "enabled_at"),
-        parameters=_parameters(section),
-        sealed_seed=_text(section, "secret"),
+    section.require_known((*_COMMON_KEYS, *_CODE_KEYS, "period"))
+    parameters = _parameters(section, section.require("period", int))
+    return VirtualDevice(*_common(section), parameters, _text(section, "secret"))
+
+
+def _parse_token(section: Section) -> TokenDevice:
+    section.require_known((*_COMMON_KEYS, *_CODE_KEYS, "period", "counter"))
+    is_event_based = section.get("counter", bool, default=False)
+    if is_event_based and "period" in section:
+        raise section.error("period", "does not go with 'counter: true'")
+    period = 0 if is_event_based else section.require("period", int)
+    parameters = _parameters(section, period, is_event_based=is_event_based)
+    return TokenDevice(*_common(section), parameters, _text(section, "secret"))
+
+
+def _parse_recovery(section: Section) -> RecoveryCodes:
+    section.require_known((*_COMMON_KEYS, "hashes"))
+    return RecoveryCodes(*_common(section), tuple(section.texts("hashes")))
+
+
+def _parse_bypass(section: Section) -> Bypass:
+    section.require_known((*_COMMON_KEYS, "expires_at", "hashes"))
+    return Bypass(*_common(section), _time(section, "expires_at"), tuple(section.texts("hashes")))
+
+
+def _common(section: Section) -> tuple[str, str, datetime.datetime]:
+    return (
+        _text(section, "serial_number"),
+        _text(section, "name"),
+        _time(section, "enabled_at"),
     )
 
 
-def _parameters(section: Section) -> Parameters:
-    algorithm = section.require("algorithm", str)
-    digits, period = section.require("digits", int), section.require("period", int)
+def _parameters(section: Section, period: int, *, is_event_based: bool = False) -> Parameters:
+    algorithm, digits = section.require("algorithm", str), section.require("digits", int)
     if algorithm not in set(Algorithm):
         raise section.error("algorithm", f"is not one of {', '.join(Algorithm)}")
     if digits not in DIGITS:
         raise section.error("digits", f"is not one of {DIGITS}")
-    if period not in PERIODS:
+    if not is_event_based and period not in PERIODS:
         raise section.error("period", f"is not one of {PERIODS} seconds")
     return Parameters(Algorithm(algorithm), digits, period)
 
@@ -154,10 +229,14 @@ def _time(section: Section, key: str) -> datetime.datetime:
         raise section.error(key, "is outside the calendar") from error
 
 
-_VIRTUAL_KEYS: Final = (
-    "serial_number", "type", "name", "enabled_at", "algorithm", "digits", "period", "secret",
-)  # fmt: skip
-_READERS: Final = {"virtual": _parse_virtual}
+_COMMON_KEYS: Final = ("serial_number", "type", "name", "enabled_at")
+_CODE_KEYS: Final = ("algorithm", "digits", "secret")
+_READERS: Final[dict[str, Callable[[Section], Device]]] = {
+    "virtual": _parse_virtual,
+    "token": _parse_token,
+    "recovery": _parse_recovery,
+    "bypass": _parse_bypass,
+}
 
 
 def format_devices(user: str, devices: Iterable[Device]) -> bytes:
@@ -165,22 +244,29 @@ def format_devices(user: str, devices: Iterable[Device]) -> bytes:
     document = {
         "version": VERSION,
         "user": user,
-        "devices": [
-            {
-                "serial_number": device.serial_number,
-                "type": device.type,
-                "name": device.name,
-                "enabled_at": device.enabled_at,
-                "algorithm": device.parameters.algorithm.value,
-                "digits": device.parameters.digits,
-                "period": device.parameters.period,
-                "secret": device.sealed_seed,
-            }
-            for device in devices
-        ],
+        "devices": [_format_device(device) for device in devices],
     }
     text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=4096)
     return text.encode()
+
+
+def _format_device(device: Device) -> dict[str, object]:
+    values: dict[str, object] = {
+        "serial_number": device.serial_number,
+        "type": device.type,
+        "name": device.name,
+        "enabled_at": device.enabled_at,
+    }
+    if isinstance(device, VirtualDevice | TokenDevice):
+        parameters = device.parameters
+        values |= {"algorithm": parameters.algorithm.value, "digits": parameters.digits}
+        values |= {"counter": True} if parameters.is_event_based else {"period": parameters.period}
+        values["secret"] = device.sealed_seed
+    elif isinstance(device, Bypass):
+        values |= {"expires_at": device.expires_at, "hashes": list(device.hashes)}
+    else:
+        values["hashes"] = list(device.hashes)
+    return values
 
 
 class _Dumper(yaml.SafeDumper):
@@ -193,9 +279,3 @@ def _represent_time(dumper: yaml.SafeDumper, moment: datetime.datetime) -> yaml.
 
 
 _Dumper.add_representer(datetime.datetime, _represent_time)
-
-
-__all__ = [
-    "DEVICES_MAX", "Device", "DocumentError", "VirtualDevice", "format_devices", "parse_devices",
-    "require_name", "require_user", "serial_number_of",
-]  # fmt: skip

@@ -8,6 +8,7 @@ import base64
 import binascii
 import enum
 import hashlib
+import hmac
 import re
 from typing import Final, NamedTuple
 
@@ -44,7 +45,12 @@ class Parameters(NamedTuple):
 
     algorithm: Algorithm = Algorithm.SHA1
     digits: int = 6
-    period: int = 30  # seconds; "time step" X in RFC 6238
+    period: int = 30  # seconds, X of RFC 6238; 0: event-based (RFC 4226), no time in it
+
+    @property
+    def is_event_based(self) -> bool:
+        """Whether a counter moves the codes on, and not time."""
+        return self.period == 0
 
 
 def time_step(now: float, period: int) -> int:
@@ -72,6 +78,34 @@ def codes(seed: Secret, parameters: Parameters, steps: range) -> list[str]:
         digest=_HASHES[parameters.algorithm],
     )
     return [otp.at(step) for step in steps]
+
+
+def find_pair(
+    seed: Secret, parameters: Parameters, pair: tuple[str, str], steps: range
+) -> int | None:
+    """Return the time step or counter of the second of two consecutive codes, or None.
+
+    For resynchronization (RFC 4226, section 7.4; RFC 6238, section 6), which looks at thousands
+    of steps; pyotp would take a login's worth of time for each hundred.
+    """
+    key, name = seed.reveal(), parameters.algorithm.value.lower()
+    modulus, wanted = 10**parameters.digits, (int(pair[0]), int(pair[1]))
+    if {len(pair[0]), len(pair[1])} != {parameters.digits}:
+        wanted = (
+            -1,
+            -1,
+        )  # a code of another length is none; the search takes its time all the same
+    found = None
+    before = -1
+    for step in steps:
+        digest = hmac.digest(key, step.to_bytes(8, "big"), name)
+        offset = digest[-1] & 0x0F
+        value = int.from_bytes(digest[offset : offset + 4], "big") & 0x7FFFFFFF
+        current = value % modulus
+        if before == wanted[0] and current == wanted[1] and found is None:
+            found = step
+        before = current
+    return found
 
 
 def is_code(text: str) -> bool:

@@ -19,6 +19,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 366 * 86400  # seconds
 _FAILURES_MAX = 1000
 _PROMPTS_MAX = 10
+_LOOK_AHEAD_MAX = 50  # RFC 4226, section 7.4: as small as usability allows
 _WINDOW_MAX = 10  # time steps: five minutes either side
 
 
@@ -43,6 +44,7 @@ class Unenrolled(enum.StrEnum):
 
     DENY = "deny"
     ALLOW = "allow"
+    ENROLL = "enroll"  # after the first factor, in PAM's account phase
 
 
 class Policy(NamedTuple):
@@ -54,6 +56,7 @@ class Policy(NamedTuple):
     prompts: int = 3
     window: int = 1  # time steps either side
     lockout: LockoutRule = LockoutRule()
+    look_ahead: int = 10  # counters after the last used one
 
 
 class Action(enum.Enum):
@@ -61,6 +64,7 @@ class Action(enum.Enum):
 
     NOTHING = "nothing"  # this phase has nothing to verify
     VERIFY = "verify"
+    ENROLL = "enroll"
 
 
 class Decision(NamedTuple):
@@ -72,6 +76,9 @@ class Decision(NamedTuple):
 
 def decide(policy: Policy, phase: Phase) -> Decision:
     """Decide what an attempt in this phase has to do."""
+    if phase is Phase.ACCOUNT and policy.unenrolled is Unenrolled.ENROLL:
+        is_enforced = policy.mode is Mode.ENFORCE
+        return Decision(Action.ENROLL if is_enforced else Action.NOTHING, ())
     if phase is not Phase.AUTH:
         return Decision(Action.NOTHING, ())
     return Decision(Action.VERIFY, policy.devices)
@@ -106,19 +113,22 @@ def parse_policy(data: bytes, source: str) -> Policy:
         DocumentError: with the line, the key, and the nearest known key.
     """
     top = parse_document(data, source)
-    top.require_known(("version", "mode", "defaults", "totp", "lockout"))
+    top.require_known(("version", "mode", "defaults", "totp", "hotp", "lockout"))
     if top.require("version", int) != VERSION:
         raise top.error("version", f"must be {VERSION} for this program")
     defaults = top.section("defaults")
     defaults.require_known(("devices", "unenrolled", "prompts"))
     totp = top.section("totp")
     totp.require_known(("window",))
+    hotp = top.section("hotp")
+    hotp.require_known(("look_ahead",))
     return Policy(
         mode=_word(top, "mode", Mode, Mode.ENFORCE),
         devices=_devices(defaults),
         unenrolled=_word(defaults, "unenrolled", Unenrolled, Unenrolled.DENY),
         prompts=_number(defaults, "prompts", (1, _PROMPTS_MAX), 3),
         window=_number(totp, "window", (0, _WINDOW_MAX), 1),
+        look_ahead=_number(hotp, "look_ahead", (1, _LOOK_AHEAD_MAX), 10),
         lockout=_lockout(top.section("lockout")),
     )
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One attempt at a login, from the request to the verdict.
 
-Free of I/O style: an attempt is a generator that yields what it needs (``Ask``, ``Listen``,
-``Commit``) and is sent the answer, so the same steps are driven by asyncio in the daemon and by
-blocking calls on demand. What has to be verified, ``policy`` decides; when a user is locked,
-``lockout`` does.
+Free of I/O style: an attempt is a generator that yields what it needs (``Ask``, ``Tell``,
+``Listen``, ``Commit``) and is sent the answer, so the same steps are driven by asyncio in the
+daemon and by blocking calls on demand. What has to be verified, ``policy`` decides; when a user
+is locked, ``lockout`` does.
 """
 
 import functools
@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 
 from pam_mfa import lockout
 from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
-from pam_mfa.devices import Device
+from pam_mfa.devices import Device, PaperDevice, RecoveryCodes
 from pam_mfa.factors import code
+from pam_mfa.factors import paper as _paper
 from pam_mfa.policy import Action, Mode, Policy, Unenrolled, asks_everyone, decide
-from pam_mfa.store import Change, Claim, Enrollment, Known, Standing, Store
+from pam_mfa.store import Change, Claim, Enrollment, Known, OpenDevice, Standing, Store
 from pam_mfa.wire import Request, Result
 
 PROMPT = "Verification code: "
+# What everybody is told after any code that was not right: a device that is out of step is
+# resynchronized by two consecutive codes, and nobody else learns that it was.
+NEXT_PROMPT = "Verification code (the next one that your device shows): "
 
 
 class Caller(NamedTuple):
@@ -32,6 +36,13 @@ class Caller(NamedTuple):
 
 class Ask(NamedTuple):
     """Needs a code asked for; the attempt goes on at once, while the person types."""
+
+    text: str
+    may_follow_password: bool = True  # whether forward_pass may split the answer
+
+
+class Tell(NamedTuple):
+    """Needs a message shown; the attempt goes on at once."""
 
     text: str
 
@@ -53,7 +64,7 @@ class Verdict(NamedTuple):
     reason: Reason | None = None
 
 
-Need = Ask | Listen | Commit
+Need = Ask | Tell | Listen | Commit
 Attempt = Generator[Need, Any, Verdict]
 Clock = Callable[[], float]  # seconds since the epoch
 
@@ -76,6 +87,8 @@ class _Guess(NamedTuple):
     is_code: bool
     matches: tuple[code.Match, ...]
     at: float
+    pair: tuple[str, str] | None  # this answer and the one before it, where neither is right
+    devices: tuple[OpenDevice, ...]
 
 
 def attempt(
@@ -101,7 +114,7 @@ def attempt(
         if scene.enrollment.standing is Standing.NOT_ENROLLED:
             return (yield from _pass_unenrolled(scene, clock))
         yield Ask(PROMPT)
-    verdict = yield from _verify_code(scene, decision.devices, clock)
+    verdict = yield from _verify_code(scene, decision.devices, store, clock)
     if verdict.result is Result.DENIED and policy.mode is Mode.REPORT_ONLY:
         return Verdict(Result.IGNORE, verdict.reason)
     return verdict
@@ -111,6 +124,10 @@ def _pass_unenrolled(scene: _Scene, clock: Clock) -> Attempt:
     """Let a user without devices by, where policy says so in so many words."""
     if scene.policy.unenrolled is Unenrolled.ALLOW:
         return (yield from _record(scene, clock, Reason.UNENROLLED_ALLOWED, Result.IGNORE))
+    if scene.policy.unenrolled is Unenrolled.ENROLL and scene.policy.mode is Mode.ENFORCE:
+        # Whoever has an account enrolls in the account phase; nobody else gets that far.
+        result = Result.DENIED if scene.request.uid is None else Result.IGNORE
+        return (yield from _record(scene, clock, Reason.ENROLLMENT_DUE, result))
     return (yield from _record(scene, clock, Reason.NOT_ENROLLED, Result.IGNORE))
 
 
@@ -127,31 +144,61 @@ def _set_scene(request: Request, caller: Caller, policy: Policy, store: Store) -
     )
 
 
-def _verify_code(scene: _Scene, types: tuple[str, ...], clock: Clock) -> Attempt:
+def _verify_code(scene: _Scene, types: tuple[str, ...], store: Store, clock: Clock) -> Attempt:
     """Judge and record answers to the prompt, which is out already, as often as policy allows."""
     usable = tuple(each for each in scene.enrollment.devices if each.device.type in types)
+    paper = [one for one in scene.enrollment.paper if one.type in (*types, "bypass")]
     serial_numbers = tuple(each.device.serial_number for each in usable)
-    window = scene.policy.window
-    reason = Reason.NO_CONVERSATION
-    for prompt in range(scene.policy.prompts):
+    policy, reason, before = scene.policy, Reason.NO_CONVERSATION, ""
+    for prompt in range(policy.prompts):
         if prompt:
-            yield Ask(PROMPT)
-        expected = code.expect_codes(usable, clock(), window)
+            yield Ask(NEXT_PROMPT)
+        expected = code.expect_codes(usable, clock(), policy.window, policy.look_ahead)
         answer = yield Listen()
         if isinstance(answer, Reason):
             return (yield from _record(scene, clock, answer, Result.DENIED))
         now = clock()
         if code.moment_of(usable, now) != expected.moment:
-            expected = code.expect_codes(usable, now, window)
-        typed = code.parse_answer(answer)
+            expected = code.expect_codes(usable, now, policy.window, policy.look_ahead)
+        typed, typed_paper = code.parse_answer(answer), _paper.parse_answer(answer)
         matches = code.find_matches(typed, expected)
-        guess = _Guess(not answer.strip(), bool(typed), matches, now)
+        if typed_paper:
+            hash_code = functools.partial(_hash_code, store, scene.request.user)
+            matches = _paper.find_matches(typed_paper, paper, now, hash_code)
+        pair = (before, typed) if before and typed and not matches else None
+        before = typed
+        guess = _Guess(not answer.strip(), bool(typed or typed_paper), matches, now, pair, usable)
         judge = functools.partial(_judge, scene, guess)
-        change = yield Commit(Claim(scene.enrollment.user_key, serial_numbers, judge))
+        keys = (*serial_numbers, *(match.key for match in matches))
+        change = yield Commit(Claim(scene.enrollment.user_key, keys, judge))
         reason = change.events[0].reason
         if change.accepted:
+            yield from _tell_what_is_left(change, paper, store)
             return Verdict(Result.SUCCESS, reason)
     return Verdict(Result.DENIED, reason)
+
+
+def _hash_code(store: Store, user: str, typed: str, serial_number: str) -> str:
+    return store.code_hash(typed, user, serial_number)
+
+
+def _tell_what_is_left(
+    change: Change, paper: list[PaperDevice], store: Store
+) -> Generator[Need, Any, None]:
+    """Warn who has used a recovery code, and say what to do after the last one."""
+    used = change.events[0].device
+    codes = next((one for one in paper if used and one.serial_number == used.serial_number), None)
+    if not isinstance(codes, RecoveryCodes):
+        return
+    keys = _paper.used_keys(codes)
+    left = len(keys) - len(store.read_devices(keys))
+    if left:
+        yield Tell(f"A recovery code was used; {left} of {len(keys)} are left.")
+    else:
+        yield Tell(
+            "That was your last recovery code. Ask your administrator for a new set "
+            "(pam-mfa enable recovery), or enable another MFA device."
+        )
 
 
 def _judge(scene: _Scene, guess: _Guess, known: Known) -> Change:
@@ -159,12 +206,18 @@ def _judge(scene: _Scene, guess: _Guess, known: Known) -> Change:
 
     Every refusal writes the lock's row and one record, so that none is faster than another.
     """
-    if scene.enrollment.standing is not Standing.ENROLLED:
-        is_missing = scene.enrollment.standing is Standing.NOT_ENROLLED
-        reason = Reason.NOT_ENROLLED if is_missing else Reason.DEVICES_UNREADABLE
-        return _refuse(scene, guess, reason, known.lock)
     if lockout.is_locked(known.lock, guess.at):
-        return _refuse(scene, guess, Reason.LOCKED, known.lock)
+        reason = _not_enrolled(scene) or Reason.LOCKED
+        return _refuse(scene, guess, reason, known.lock)
+    if guess.pair is not None:
+        # Thousands of codes: looked for by whoever is not locked, enrolled or not, so neither the
+        # time taken tells who is, nor can guessing keep the verifier busy.
+        found = code.find_pair(guess.pair, guess.devices, guess.at)
+        guess = guess._replace(matches=found)
+    reason_against = _not_enrolled(scene)
+    if reason_against is not None:
+        lock = lockout.register_failure(known.lock, scene.policy.lockout, guess.at)
+        return _refuse(scene, guess, reason_against, lock)
     if guess.is_empty:
         return _refuse(scene, guess, Reason.EMPTY_ANSWER, known.lock)
     if not guess.matches:
@@ -172,10 +225,32 @@ def _judge(scene: _Scene, guess: _Guess, known: Known) -> Change:
     fresh = code.find_fresh(guess.matches, known.used_steps)
     if fresh is None:  # a right code sent twice is no guess, so it is not counted as one
         return _refuse(scene, guess, Reason.CODE_REUSED, known.lock, guess.matches[0].device)
+    return _accept(scene, guess, fresh, known)
+
+
+def _not_enrolled(scene: _Scene) -> Reason | None:
+    if scene.enrollment.standing is Standing.NOT_ENROLLED:
+        return Reason.NOT_ENROLLED
+    if scene.enrollment.standing is Standing.UNREADABLE:
+        return Reason.DEVICES_UNREADABLE
+    return None
+
+
+def _accept(scene: _Scene, guess: _Guess, fresh: code.Match, known: Known) -> Change:
     event = _event(scene, guess.at, Outcome.SUCCESS, Reason.CODE_ACCEPTED, fresh.device)
-    used = {fresh.device.serial_number: fresh.step}
     forgiven = None if known.lock == lockout.LockState() else lockout.LockState()
-    return Change(accepted=True, events=(event,), lock=forgiven, used_steps=used)
+    change = Change(
+        accepted=True,
+        events=(event,),
+        lock=forgiven,
+        used_steps={fresh.key: fresh.step},
+        used_at=guess.at,
+    )
+    if guess.pair is None:
+        return change
+    mended = event._replace(name=EventName.RESYNC_MFA_DEVICE, reason=Reason.RESYNCHRONIZED)
+    drifts = {} if fresh.drift is None else {fresh.key: fresh.drift}
+    return change._replace(events=(event, mended), drifts=drifts)
 
 
 def _count_failure(scene: _Scene, guess: _Guess, known: Known) -> Change:
@@ -203,7 +278,7 @@ def _refuse(
 
 def _record(scene: _Scene, clock: Clock, reason: Reason, result: Result) -> Attempt:
     """Record an end that no code led to, and return its verdict."""
-    is_skip = reason is Reason.UNENROLLED_ALLOWED
+    is_skip = reason in (Reason.UNENROLLED_ALLOWED, Reason.ENROLLMENT_DUE)
     event = _event(scene, clock(), Outcome.SUCCESS if is_skip else Outcome.DENIED, reason)
     if is_skip:
         event = event._replace(name=EventName.SKIP_MFA)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from pam_mfa import __version__
-from pam_mfa.cli import attempt, devices, policy, users
+from pam_mfa.cli import attempt, devices, policy, tokens, users
 from pam_mfa.cli.session import Session
 from pam_mfa.errors import PamMfaError
 
@@ -32,8 +32,12 @@ def commands(context: click.Context, root: Path) -> None:
 for _command in (
     devices.enable,
     devices.list_devices,
+    devices.resync,
     devices.deactivate,
+    users.status,
     users.unlock,
+    users.bypass,
+    tokens.token,
     attempt.attempt,
     policy.policy,
 ):

@@ -10,9 +10,9 @@ import click
 import segno
 
 from pam_mfa import oath
-from pam_mfa.cli.session import Session, json_option, pass_session, show
+from pam_mfa.cli.session import Session, json_option, pass_session, read_secret, show
 from pam_mfa.errors import RefusedError
-from pam_mfa.lifecycle import PendingDevice, refuse_sms
+from pam_mfa.lifecycle import Lifecycle, PendingDevice, refuse_sms
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 
 _TRIES = 3  # pairs of codes that are asked for before giving up
@@ -54,7 +54,7 @@ def virtual(  # noqa: PLR0913 - one parameter an option
     Shows a QR code and the secret key for typing, then asks for two consecutive codes.
     """
     parameters = Parameters(Algorithm(algorithm), int(digits), int(period))
-    seed = oath.parse_seed(_read_secret()) if secret else None
+    seed = oath.parse_seed(read_secret("Secret (base32)")) if secret else None
     lifecycle = session.lifecycle
     if codes is None and not sys.stdin.isatty():
         raise click.UsageError("--codes C1 C2 is needed where standard input is not a terminal")
@@ -62,18 +62,55 @@ def virtual(  # noqa: PLR0913 - one parameter an option
     pending = lifecycle.begin_virtual(user, name, seed=seed, parameters=parameters)
     if seed is None or qr:
         _show_secret(pending)
-    tries = 1 if codes else _TRIES
-    for left in reversed(range(tries)):
-        first, second = codes or _ask_codes()
-        try:
-            device = lifecycle.enable(pending, first, second)
-        except RefusedError as error:
-            if not left:
-                raise
-            click.echo(f"{error}.\n{error.hint}\n", err=True)
-            continue
-        click.echo(f"Enabled {device.serial_number} for {user}.")
-        return
+    _enable(lifecycle, pending, codes)
+
+
+@enable.command()
+@click.argument("user")
+@click.option("--serial-number", required=True, help="As printed on the token.")
+@click.option("--name", help="The device's name; default: token.")
+@click.option("--codes", nargs=2, metavar="C1 C2", help="Two consecutive codes of the token.")
+@pass_session
+def token(
+    session: Session,
+    user: str,
+    *,
+    serial_number: str,
+    name: str | None,
+    codes: tuple[str, str] | None,
+) -> None:
+    """Enable a hardware token of the stock: asks for two consecutive codes."""
+    lifecycle = session.lifecycle
+    session.note_unknown(user)
+    _enable(lifecycle, lifecycle.begin_token(user, serial_number, name), codes)
+
+
+@enable.command()
+@click.argument("user")
+@pass_session
+def recovery(session: Session, user: str) -> None:
+    """Make ten recovery codes in the place of an old set; they are shown this once."""
+    lifecycle = session.lifecycle
+    session.note_unknown(user)
+    codes = lifecycle.enable_recovery(user)
+    click.echo(f"Recovery codes of {user}, each good once. Print them; they are not shown again.\n")
+    for code in codes:
+        click.echo(f"  {code}")
+
+
+@click.command()
+@click.argument("user")
+@click.argument("serial_number")
+@click.option("--codes", nargs=2, metavar="C1 C2", help="Two consecutive codes of the device.")
+@pass_session
+def resync(
+    session: Session, user: str, serial_number: str, *, codes: tuple[str, str] | None
+) -> None:
+    """Bring a device back into step by two consecutive codes."""
+    lifecycle = session.lifecycle
+    first, second = codes or _ask_codes()
+    status = lifecycle.resync(user, serial_number, first, second)
+    click.echo(f"Resynchronized {serial_number} of {user}; drift {status.drift} time steps.")
 
 
 @enable.command()
@@ -108,21 +145,42 @@ def list_devices(session: Session, user: str | None, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("user")
-@click.argument("serial_number")
+@click.argument("serial_number", required=False)
+@click.option("--all", "every", is_flag=True, help="Every device, for whoever has lost them.")
+@click.option("--leave-none", is_flag=True, help="Even if the user is left without a device.")
 @pass_session
-def deactivate(session: Session, user: str, serial_number: str) -> None:
-    """Take an MFA device from its user."""
-    device = session.lifecycle.deactivate(user, serial_number)
-    click.echo(f"Deactivated {device.serial_number} of {user}.")
-    left = len(session.lifecycle.list_devices(user))
-    if not left:
+def deactivate(
+    session: Session, user: str, serial_number: str | None, *, every: bool, leave_none: bool
+) -> None:
+    """Take an MFA device from its user; a token goes back to the stock."""
+    if bool(serial_number) == every:
+        raise click.UsageError("name one SERIAL_NUMBER, or say --all")
+    lifecycle = session.lifecycle
+    gone = (
+        (lifecycle.deactivate(user, serial_number, leave_none=leave_none),)
+        if serial_number
+        else lifecycle.deactivate_all(user, leave_none=leave_none)
+    )
+    for device in gone:
+        click.echo(f"Deactivated {device.serial_number} of {user}.")
+    if not lifecycle.list_devices(user):
         click.echo(f"{user} has no MFA device now; policy decides whether they can log in.")
 
 
-def _read_secret() -> str:
-    if sys.stdin.isatty():
-        return str(click.prompt("Secret (base32)", hide_input=True))
-    return sys.stdin.readline()
+def _enable(lifecycle: Lifecycle, pending: PendingDevice, codes: tuple[str, str] | None) -> None:
+    if codes is None and not sys.stdin.isatty():
+        raise click.UsageError("--codes C1 C2 is needed where standard input is not a terminal")
+    for left in reversed(range(1 if codes else _TRIES)):
+        first, second = codes or _ask_codes()
+        try:
+            device = lifecycle.enable(pending, first, second)
+        except RefusedError as error:
+            if not left:
+                raise
+            click.echo(f"{error}.\n{error.hint}\n", err=True)
+            continue
+        click.echo(f"Enabled {device.serial_number} for {pending.user}.")
+        return
 
 
 def _ask_codes() -> tuple[str, str]:

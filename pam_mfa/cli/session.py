@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pam_mfa.errors import RefusedError
-from pam_mfa.lifecycle import Lifecycle, current_actor
+from pam_mfa.lifecycle import Actor, Lifecycle, current_actor
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout, drop_privileges, make_directories, make_own_directories
+from pam_mfa.token_stock import TokenStock
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -32,6 +33,18 @@ class Session:
 
     @functools.cached_property
     def lifecycle(self) -> Lifecycle:
+        """What may be done to devices."""
+        store, actor = self._opened
+        return Lifecycle(store, time.time, actor)
+
+    @functools.cached_property
+    def token_stock(self) -> TokenStock:
+        """What may be done to the stock of tokens."""
+        store, actor = self._opened
+        return TokenStock(store, time.time, actor)
+
+    @functools.cached_property
+    def _opened(self) -> tuple[EmbeddedStore, Actor]:
         """Open the store, as the service user from here on.
 
         Raises:
@@ -50,7 +63,7 @@ class Session:
         make_own_directories(self.layout)
         store = EmbeddedStore(self.layout)
         click.get_current_context().call_on_close(store.close)
-        return Lifecycle(store, time.time, actor)
+        return store, actor
 
     def note_unknown(self, user: str) -> None:
         """Warn where no account has this name: a typing error would enable nobody's device."""
@@ -60,6 +73,13 @@ class Session:
             pwd.getpwnam(user)
         except KeyError:
             click.echo(f"Note: this host has no account '{user}'.", err=True)
+
+
+def read_secret(prompt: str) -> str:
+    """Read a secret from a prompt, or a line of standard input; never from an argument."""
+    if sys.stdin.isatty():
+        return str(click.prompt(prompt, hide_input=True))
+    return sys.stdin.readline().rstrip("\n")
 
 
 pass_session = click.make_pass_decorator(Session)

@@ -1,9 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pam-mfa unlock``."""
+"""``pam-mfa status``, ``unlock`` and ``bypass``."""
+
+import datetime
 
 import click
 
-from pam_mfa.cli.session import Session, pass_session
+from pam_mfa.cli.session import Session, json_option, pass_session, show
+from pam_mfa.errors import RefusedError
+from pam_mfa.lifecycle import DeviceStatus, Lifecycle
+from pam_mfa.policy import parse_duration
+
+
+@click.command()
+@click.argument("user", required=False)
+@json_option
+@pass_session
+def status(session: Session, user: str | None, *, as_json: bool) -> None:
+    """Show who can log in by what: last use, drift, codes left, locks."""
+    lifecycle = session.lifecycle
+    rows = [
+        _row(lifecycle, owner, found)
+        for owner in ([user] if user else lifecycle.users())
+        for found in lifecycle.device_statuses(owner)
+    ]
+    nobody = f"{user} has no MFA device." if user else "No user has an MFA device."
+    show(rows, as_json=as_json, empty=nobody)
+    if user and not as_json:
+        until = lifecycle.standing(user).locked_until
+        if until is not None:
+            click.echo(f"{user} is locked until {_utc(until)}; to end it: pam-mfa unlock {user}")
 
 
 @click.command()
@@ -15,3 +40,37 @@ def unlock(session: Session, user: str) -> None:
     session.note_unknown(user)
     had = lifecycle.unlock(user)
     click.echo(f"Unlocked {user}." if had else f"{user} was not locked and has no wrong codes.")
+
+
+@click.command()
+@click.argument("user")
+@click.option("--for", "time", default="1h", show_default=True, help="How long, as 30m, 1h, 2d.")
+@pass_session
+def bypass(session: Session, user: str, time: str) -> None:
+    """Issue a code that lets a user in once, for whoever has lost a device."""
+    try:
+        seconds = parse_duration(time)
+    except ValueError as error:
+        raise RefusedError(f"'{time}' is no length of time", hint="Try --for 1h") from error
+    lifecycle = session.lifecycle
+    session.note_unknown(user)
+    code = lifecycle.issue_bypass(user, seconds)
+    click.echo(f"Bypass code for {user}, good once within {time}: {code}")
+    click.echo("Tell it to the person whose voice you know; it is recorded that you issued it.")
+
+
+def _row(lifecycle: Lifecycle, user: str, found: DeviceStatus) -> dict[str, object]:
+    until = lifecycle.standing(user).locked_until
+    return {
+        "user": user,
+        "serial_number": found.device.serial_number,
+        "type": found.device.type,
+        "last_used_at": _utc(found.last_used_at) if found.last_used_at else "never",
+        "drift": found.drift,
+        "codes_left": "" if found.codes_left is None else found.codes_left,
+        "locked_until": _utc(until) if until else "",
+    }
+
+
+def _utc(moment: datetime.datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

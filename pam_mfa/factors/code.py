@@ -12,12 +12,18 @@ from pam_mfa import oath
 from pam_mfa.devices import Device
 from pam_mfa.store.enrollment import OpenDevice
 
+RESYNC_SECONDS = 86400  # of time drift that two consecutive codes may mend
+RESYNC_COUNTERS = 1000
+LOOK_AHEAD = 10  # counters after the last used one, unless policy says otherwise
+
 
 class Match(NamedTuple):
     """A device that makes the typed code at a time step within the window."""
 
     device: Device
     step: int
+    key: str  # under which the state notes what was used
+    drift: int | None = None  # time steps that the device is off, where a pair has shown it
 
 
 def parse_answer(answer: str) -> str:
@@ -33,21 +39,64 @@ class Expected(NamedTuple):
     codes: tuple[tuple[Device, int, bytes], ...]  # device, time step, code
 
 
-def expect_codes(devices: Sequence[OpenDevice], now: float, window: int) -> Expected:
+def expect_codes(
+    devices: Sequence[OpenDevice], now: float, window: int, look_ahead: int = LOOK_AHEAD
+) -> Expected:
     """Make every code of every device within the window, whichever will be typed."""
     codes = []
     for opened in devices:
         parameters = opened.device.parameters
-        current = oath.time_step(now, parameters.period)
-        steps = range(max(0, current - window), current + window + 1)
+        steps = _accepted_steps(opened, now, window, look_ahead)
         for step, text in zip(steps, oath.codes(opened.seed, parameters, steps), strict=True):
             codes.append((opened.device, step, text.encode("ascii")))
     return Expected(moment_of(devices, now), tuple(codes))
 
 
+def _accepted_steps(opened: OpenDevice, now: float, window: int, look_ahead: int) -> range:
+    parameters, state = opened.device.parameters, opened.state
+    if parameters.is_event_based:  # RFC 4226, section 7.4: the look-ahead window
+        return range(state.step + 1, state.step + 1 + look_ahead)
+    current = oath.time_step(now, parameters.period) + state.drift
+    return range(max(0, current - window), current + window + 1)
+
+
 def moment_of(devices: Sequence[OpenDevice], now: float) -> tuple[int, ...]:
     """Return each device's time step; codes made at another moment are made anew."""
-    return tuple(oath.time_step(now, opened.device.parameters.period) for opened in devices)
+    return tuple(_time_step(opened, now) for opened in devices)
+
+
+def find_pair(
+    pair: tuple[str, str], devices: Sequence[OpenDevice], now: float
+) -> tuple[Match, ...]:
+    """Return the device of which these are two consecutive codes, far outside its window.
+
+    Two codes are asked for because one of thousands would be guessed: RFC 4226, section 7.4.
+    Every device is searched through, whichever it is.
+    """
+    found = []
+    for opened in devices:
+        parameters = opened.device.parameters
+        steps = resync_steps(opened, now)
+        step = oath.find_pair(opened.seed, parameters, pair, steps)
+        if step is not None:
+            drift = None if parameters.is_event_based else step - _time_step(opened, now)
+            found.append(Match(opened.device, step, opened.device.serial_number, drift))
+    return tuple(found)
+
+
+def resync_steps(opened: OpenDevice, now: float) -> range:
+    """Return the steps that a pair of codes may lie in: a day either side, or 1,000 counters."""
+    parameters = opened.device.parameters
+    if parameters.is_event_based:
+        return range(opened.state.step + 1, opened.state.step + 1 + RESYNC_COUNTERS)
+    current = oath.time_step(now, parameters.period)
+    reach = RESYNC_SECONDS // parameters.period
+    return range(max(0, current - reach), current + reach + 1)
+
+
+def _time_step(opened: OpenDevice, now: float) -> int:
+    parameters = opened.device.parameters
+    return 0 if parameters.is_event_based else oath.time_step(now, parameters.period)
 
 
 def find_matches(code: str, expected: Expected) -> tuple[Match, ...]:
@@ -58,7 +107,7 @@ def find_matches(code: str, expected: Expected) -> tuple[Match, ...]:
     """
     typed = code.encode("ascii")
     return tuple(
-        Match(device, step)
+        Match(device, step, device.serial_number)
         for device, step, made in expected.codes
         if hmac.compare_digest(made, typed)
     )
@@ -71,6 +120,6 @@ def find_fresh(matches: Iterable[Match], used_steps: Mapping[str, int]) -> Match
     was never sent must not count after a newer one.
     """
     for match in matches:
-        if match.step > used_steps.get(match.device.serial_number, -1):
+        if match.step > used_steps.get(match.key, -1):
             return match
     return None

@@ -5,9 +5,10 @@
 host) is one implementation.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from pam_mfa.store.enrollment import Enrollment, OpenDevice, Standing
+from pam_mfa.store.enrollment import DeviceState, Enrollment, OpenDevice, Standing
 from pam_mfa.store.state import Change, Claim, Known
 
 
@@ -20,6 +21,12 @@ class Store(Protocol):
     def commit(self, claims: list[Claim]) -> list[Change]:
         """Judge claims and make their changes and records durable."""
 
+    def read_devices(self, serial_numbers: Sequence[str]) -> dict[str, DeviceState]:
+        """Return what is known of devices, or of codes on paper, that were used."""
+
+    def code_hash(self, code: str, user: str, serial_number: str) -> str:
+        """Return the keyed hash by which a code on paper is known."""
+
     def close(self) -> None:
         """Leave everything on disk where the next one expects it."""
 
@@ -27,4 +34,13 @@ class Store(Protocol):
         """Return what stands in records for a name that no account has."""
 
 
-__all__ = ["Change", "Claim", "Enrollment", "Known", "OpenDevice", "Standing", "Store"]
+__all__ = [
+    "Change",
+    "Claim",
+    "DeviceState",
+    "Enrollment",
+    "Known",
+    "OpenDevice",
+    "Standing",
+    "Store",
+]

@@ -3,18 +3,31 @@
 
 import datetime
 import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from pam_mfa.devices import Device, VirtualDevice, format_devices, parse_devices
+from pam_mfa.devices import (
+    Bypass,
+    Device,
+    RecoveryCodes,
+    TokenDevice,
+    VirtualDevice,
+    format_devices,
+    parse_devices,
+)
 from pam_mfa.errors import DocumentError, SealError, UnsafeFileError
 from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.secret import Secret
 from pam_mfa.store.device_files import DeviceFiles, encode_user
-from pam_mfa.store.enrollment import Enrollment, OpenDevice, Standing
+from pam_mfa.store.enrollment import DeviceState, Enrollment, OpenDevice, Standing
 from pam_mfa.store.files import require_private_directory
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
 from pam_mfa.store.seal import Sealer, load_sealer
 from pam_mfa.store.state import Change, Claim
+
+_Result = TypeVar("_Result")
 
 _DECOY_USER = "?"
 _DECOY_SLOTS = 1024  # rows at most that unknown names can fill
@@ -48,10 +61,39 @@ class EmbeddedStore:
             return self._decoy_enrollment(user, Standing.UNREADABLE, str(error))
         if not devices:
             return self._decoy_enrollment(user, Standing.NOT_ENROLLED, "")
+        paper = tuple(one for one in devices if isinstance(one, RecoveryCodes | Bypass))
         opened, problems = self._open_devices(user, devices)
-        if not opened:
+        if not opened and not paper:
             return self._decoy_enrollment(user, Standing.UNREADABLE, problems)
-        return Enrollment(encode_user(user), Standing.ENROLLED, opened, problems)
+        return Enrollment(encode_user(user), Standing.ENROLLED, opened, paper, problems)
+
+    def code_hash(self, code: str, user: str, serial_number: str) -> str:
+        """Return the keyed hash of a code on paper."""
+        return self.sealer.code_hash(code, user, serial_number)
+
+    def require_log(self) -> None:
+        """Make sure that a record can be written, before something is done that needs one.
+
+        Raises:
+            BrokenSystemError: it could not.
+        """
+        self._ledger.require_log()
+
+    def read_devices(self, serial_numbers: Sequence[str]) -> dict[str, DeviceState]:
+        """Return what the state knows of devices.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+        return self._ledger.read_devices(serial_numbers)
+
+    def read_inventory(self, look: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Return what a look at the inventory gives.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+        return self._ledger.read_inventory(look)
 
     def commit(self, claims: list[Claim]) -> list[Change]:
         """Judge claims; then their changes and records are on disk.
@@ -75,17 +117,20 @@ class EmbeddedStore:
             _DECOY_USER, parse_devices(self._decoy, "decoy", _DECOY_USER)
         )
         slot = int(self.pseudonym(user), 16) % _DECOY_SLOTS
-        return Enrollment(f"?{slot}", standing, decoys, problem)
+        return Enrollment(f"?{slot}", standing, decoys, (), problem)
 
     def _open_devices(
         self, user: str, devices: tuple[Device, ...]
     ) -> tuple[tuple[OpenDevice, ...], str]:
         """Unseal what opens; a device that does not leaves the others usable."""
         opened, problems = [], []
-        for device in devices:
+        sealed = [one for one in devices if isinstance(one, VirtualDevice | TokenDevice)]
+        states = self._ledger.read_devices([device.serial_number for device in sealed])
+        for device in sealed:
             try:
                 seed = self.sealer.open(device.sealed_seed, user, device.serial_number)
-                opened.append(OpenDevice(device, seed))
+                state = states.get(device.serial_number, DeviceState())
+                opened.append(OpenDevice(device, seed, state))
             except SealError as error:
                 problems.append(str(error))
         return tuple(opened), "; ".join(problems)

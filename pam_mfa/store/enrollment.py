@@ -4,7 +4,7 @@
 import enum
 from typing import NamedTuple
 
-from pam_mfa.devices import Device
+from pam_mfa.devices import CodeDevice, PaperDevice
 from pam_mfa.secret import Secret
 
 
@@ -16,11 +16,20 @@ class Standing(enum.Enum):
     UNREADABLE = "unreadable"  # there is a device file, and nothing in it can be used
 
 
+class DeviceState(NamedTuple):
+    """What the state knows of one device."""
+
+    step: int = -1  # the last time step or counter that was accepted
+    drift: int = 0  # time steps by which the device's clock is ahead of this host's
+    last_used_at: float = 0.0  # seconds since the epoch; 0: never
+
+
 class OpenDevice(NamedTuple):
     """A device with its seed unsealed."""
 
-    device: Device
+    device: CodeDevice
     seed: Secret
+    state: DeviceState = DeviceState()
 
 
 class Enrollment(NamedTuple):
@@ -32,4 +41,5 @@ class Enrollment(NamedTuple):
     user_key: str  # of the user's row in the state
     standing: Standing
     devices: tuple[OpenDevice, ...]
+    paper: tuple[PaperDevice, ...] = ()  # recovery codes and a bypass
     problem: str = ""  # why some or all devices cannot be used; for the log only

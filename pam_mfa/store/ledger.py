@@ -10,14 +10,18 @@ loss kept from the log is found in the outbox by the next commit of any process,
 import contextlib
 import fcntl
 import os
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from pam_mfa.audit import AuditLog, Event, format_event
 from pam_mfa.errors import BrokenSystemError, StateError
+from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.state import Change, Claim, Outbox, State
 
+_Result = TypeVar("_Result")
 _LOCK_PATIENCE = 2.0  # seconds; a commit takes a millisecond
 _LOCK_PAUSE = 0.0005  # seconds
 _OUTBOX_MAX = 256  # rows that are kept before the log is synced and they are dropped
@@ -48,6 +52,25 @@ class Ledger:
                 self._audit.write(committed.lines)
                 self._last_id = committed.last_id
             return committed.changes
+
+    def require_log(self) -> None:
+        """Make sure that a record can be written, before something is done that needs one.
+
+        Raises:
+            StateError: the state cannot be used.
+            AuditError: the log cannot be used.
+        """
+        with self._locked():
+            self._audit.require_usable()
+            self._state.commit([], self._settle)
+
+    def read_devices(self, serial_numbers: Sequence[str]) -> dict[str, DeviceState]:
+        """Return what is known of devices."""
+        return self._state.read_devices(serial_numbers)
+
+    def read_inventory(self, look: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Return what a look at the inventory gives."""
+        return self._state.read_inventory(look)
 
     def close(self) -> None:
         """Close the files, with every record synced into the log and none in the outbox."""

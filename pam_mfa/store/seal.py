@@ -61,9 +61,19 @@ class Sealer:
 
     def pseudonym(self, text: str) -> str:
         """Return a keyed hash that stands for a text which must not be written down."""
-        key = hashlib.sha256(b"pam-mfa pseudonym" + self._key.reveal()).digest()
-        digest = hmac.digest(key, text.encode("utf-8", "surrogateescape"), "sha256")
-        return digest[:8].hex()
+        return self._keyed_hash("pseudonym", text.encode("utf-8", "surrogateescape"))[:16]
+
+    def fingerprint(self, seed: Secret) -> str:
+        """Return a keyed hash by which the same seed is known again, and nothing else."""
+        return self._keyed_hash("fingerprint", seed.reveal())
+
+    def code_hash(self, code: str, user: str, serial_number: str) -> str:
+        """Return what is kept of a code on paper, bound to its user and set."""
+        return self._keyed_hash("code", _bound(user, serial_number) + b"\0" + code.encode("ascii"))
+
+    def _keyed_hash(self, purpose: str, data: bytes) -> str:
+        key = hashlib.sha256(f"pam-mfa {purpose}".encode() + self._key.reveal()).digest()
+        return hmac.digest(key, data, "sha256").hex()
 
 
 def _bound(user: str, serial_number: str) -> bytes:

@@ -10,31 +10,39 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pam_mfa.audit import Event
 from pam_mfa.errors import StateError, UnsafeFileError
 from pam_mfa.lockout import LockState
+from pam_mfa.store import inventory
+from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.files import make_private_file
+
+_Result = TypeVar("_Result")
 
 SCHEMA_VERSION = 1
 _BUSY_SECONDS = 10.0
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS lock_state(
     user TEXT PRIMARY KEY, failures TEXT NOT NULL, locked_until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS used_step(
-    serial_number TEXT PRIMARY KEY, step INTEGER NOT NULL) WITHOUT ROWID;
+    serial_number TEXT PRIMARY KEY, step INTEGER NOT NULL, drift INTEGER NOT NULL DEFAULT 0,
+    used_at REAL NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox(id INTEGER PRIMARY KEY, line BLOB NOT NULL);
-"""
+{inventory.SCHEMA}"""
 _UPSERT_LOCK = """INSERT INTO lock_state VALUES(?, ?, ?) ON CONFLICT(user)
     DO UPDATE SET failures = excluded.failures, locked_until = excluded.locked_until"""
 # Never backward: not by a clock, a restored device, or two ways to the same device.
-_UPSERT_STEP = """INSERT INTO used_step VALUES(?, ?) ON CONFLICT(serial_number)
-    DO UPDATE SET step = max(step, excluded.step)"""
+_UPSERT_STEP = """INSERT INTO used_step(serial_number, step, used_at) VALUES(?, ?, ?)
+    ON CONFLICT(serial_number)
+    DO UPDATE SET step = max(step, excluded.step), used_at = max(used_at, excluded.used_at)"""
+_UPDATE_DRIFT = "UPDATE used_step SET drift = ? WHERE serial_number = ?"
 
 
 # Two subqueries: min() and max() together would read the whole table.
 _OUTBOX_IDS = "SELECT (SELECT min(id) FROM outbox), (SELECT max(id) FROM outbox)"
+_DEVICE = "SELECT step, drift, used_at FROM used_step WHERE serial_number = ?"
 _INSERT_LINE = "INSERT INTO outbox(line) VALUES(?)"
 
 
@@ -52,6 +60,8 @@ class Change(NamedTuple):
     events: tuple[Event, ...]
     lock: LockState | None = None  # None: as it was
     used_steps: Mapping[str, int] = {}
+    drifts: Mapping[str, int] = {}  # of devices whose used step is here, too
+    used_at: float = 0.0  # seconds since the epoch, for "last used"; 0: not a use
 
 
 class Claim(NamedTuple):
@@ -60,6 +70,7 @@ class Claim(NamedTuple):
     user_key: str
     serial_numbers: tuple[str, ...]
     judge: Callable[[Known], Change]
+    inventory: Callable[[sqlite3.Connection], None] | None = None  # done before judging
 
 
 class Committed(NamedTuple):
@@ -124,6 +135,29 @@ class State:
                 last = connection.execute(_INSERT_LINE, (line,)).lastrowid or 0
             return Committed(changes, lines, last)
 
+    def read_devices(self, serial_numbers: Sequence[str]) -> dict[str, DeviceState]:
+        """Return what is known of devices; those without a record are left out.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+        with self._translated():
+            connection = self._open()
+            rows = {
+                serial_number: connection.execute(_DEVICE, (serial_number,)).fetchone()
+                for serial_number in serial_numbers
+            }
+        return {serial_number: DeviceState(*row) for serial_number, row in rows.items() if row}
+
+    def read_inventory(self, look: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Return what a look at the inventory gives.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+        with self._translated():
+            return look(self._open())
+
     def close(self) -> None:
         """Close the database."""
         if self._connection is not None:
@@ -132,7 +166,7 @@ class State:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
+        with self._translated():
             connection = self._open()
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -142,6 +176,11 @@ class State:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except (sqlite3.Error, UnsafeFileError, OSError) as error:
             self.close()
             raise StateError(
@@ -178,6 +217,8 @@ class State:
 
 
 def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
+    if claim.inventory is not None:
+        claim.inventory(connection)
     lock = _read_lock(connection, claim.user_key)
     change = claim.judge(Known(lock, _read_steps(connection, claim.serial_numbers)))
     if change.lock is not None:
@@ -185,7 +226,9 @@ def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
         values = (claim.user_key, failures, change.lock.locked_until)
         connection.execute(_UPSERT_LOCK, values)
     for serial_number, step in change.used_steps.items():
-        connection.execute(_UPSERT_STEP, (serial_number, step))
+        connection.execute(_UPSERT_STEP, (serial_number, step, change.used_at))
+    for serial_number, drift in change.drifts.items():
+        connection.execute(_UPDATE_DRIFT, (drift, serial_number))
     return change
 
 

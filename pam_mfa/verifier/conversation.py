@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
+from pam_mfa.policy import Action, Policy, decide
 from pam_mfa.store import Store
-from pam_mfa.verification import Ask, Attempt, Caller, Clock, Commit, Listen, attempt
+from pam_mfa.verification import Ask, Attempt, Caller, Clock, Commit, Listen, Tell, attempt
 from pam_mfa.verifier.journal import tell_failure
 from pam_mfa.verifier.packets import Peer
 from pam_mfa.verifier.policy_file import PolicyFile
@@ -61,11 +62,22 @@ def converse(request: Request, peer: Peer, services: Services) -> Conversation:
     try:
         policy = services.policy_file.current()
         caller = Caller(peer.pid, peer.uid, _may_verify(peer, request.user))
-        running = attempt(request, caller, policy, services.store, services.clock)
+        running = _choose(request, caller, policy, services)
         result = yield from _carry(running, request.nonce)
     except BrokenSystemError as error:
         tell_failure(error)
     yield Last(wire.build_verdict(request.nonce, result))
+
+
+def _choose(request: Request, caller: Caller, policy: Policy, services: Services) -> Attempt:
+    if decide(policy, request.phase).action is Action.ENROLL:
+        from pam_mfa.enrolling import enroll  # noqa: PLC0415 - not what a login needs
+        from pam_mfa.store.embedded import EmbeddedStore  # noqa: PLC0415
+
+        if not isinstance(services.store, EmbeddedStore):
+            raise BrokenSystemError("this store cannot take a device at a login")
+        return enroll(request, caller, services.store, services.clock)
+    return attempt(request, caller, policy, services.store, services.clock)
 
 
 def _carry(running: Attempt, nonce: bytes) -> Generator[Step, Any, Result]:
@@ -77,8 +89,12 @@ def _carry(running: Attempt, nonce: bytes) -> Generator[Step, Any, Result]:
             result: Result = end.value.result
             return result
         if isinstance(need, Ask):
-            prompt = wire.build_prompt(nonce, Style.ECHO_OFF, need.text, is_code=True)
+            prompt = wire.build_prompt(
+                nonce, Style.ECHO_OFF, need.text, is_code=need.may_follow_password
+            )
             reply = yield Send(prompt)
+        elif isinstance(need, Tell):
+            reply = yield Send(wire.build_prompt(nonce, Style.INFORMATION, need.text))
         elif isinstance(need, Listen):
             packet = yield Receive()
             reply = packet if isinstance(packet, Reason) else _read_answer(packet, nonce)

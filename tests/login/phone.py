@@ -11,7 +11,8 @@ import itertools
 from installed import DataRoot, totp
 from terminal_session import Answer
 
-CODE_PROMPT = "Verification code: $"
+CODE_PROMPT = r"Verification code.*: $"  # the first one, and those after a wrong code
+NEXT_PROMPT = "Verification code (the next one that your device shows): "
 FAILURES = 5  # wrong codes that lock a user, by the shipped policy
 PROMPTS = 3  # in one login, by the shipped policy
 

@@ -8,14 +8,15 @@ program tested here discards earlier typing before it prompts.
 
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pexpect
 from private_host import PATIENCE_SECONDS
 
-# A prompt's regular expression and the answer; None hangs up there instead of answering.
-Answer = tuple[str, str | None]
+# A prompt's regular expression and the answer, or what makes it of all that was shown so far; None
+# hangs up there instead of answering.
+Answer = tuple[str, str | Callable[[str], str] | None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class TerminalSession:
             if answer is None:
                 self._hang_up()
                 return False
-            self._child.sendline(answer)
+            self._child.sendline(answer if isinstance(answer, str) else answer(self._text()))
         return True
 
     def result(self) -> LoginResult:

@@ -9,7 +9,7 @@ import pytest
 from console_login import Console
 from host_accounts import Account
 from installed import DataRoot
-from phone import FAILURES, PROMPTS, Phone, typed
+from phone import FAILURES, NEXT_PROMPT, PROMPTS, Phone, typed
 from private_host import PrivateHost
 from service_stack import joined, password_then_code, shipped
 from verifier_process import (
@@ -65,7 +65,7 @@ def test_wrong_code(root: DataRoot, phone: Phone, console: Console, verifier: Ve
     with verifier(root):
         result = console.login(NAME, [PASSWORD, *typed(*[phone.wrong_code()] * PROMPTS)])
     assert (REFUSAL in result.output, result.last_line != NAME) == (True, True)
-    assert result.prompts == (PROMPTS_SHOWN[0], *[PROMPTS_SHOWN[1]] * PROMPTS)
+    assert result.prompts == (*PROMPTS_SHOWN, *[NEXT_PROMPT] * (PROMPTS - 1))
     assert root.reasons() == ["wrong_code"] * PROMPTS
 
 

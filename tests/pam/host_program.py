@@ -17,6 +17,8 @@ from installed import DataRoot
 
 SOURCE = Path(__file__).with_name("host.c")
 PROMPT = "Verification code: "
+NEXT_PROMPT = "Verification code (the next one that your device shows): "
+ALL_PROMPTS = [PROMPT, NEXT_PROMPT, NEXT_PROMPT]  # of one conversation, by the shipped policy
 EXACT = "[success=done ignore=ignore default=die]"  # libpam hands on the module's own result
 PATIENCE = 120.0  # seconds; host.c ends itself after as many
 

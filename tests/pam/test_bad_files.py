@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from authenticator import Authenticator, enroll
-from host_program import PROMPT, Status, attempt
+from host_program import ALL_PROMPTS, PROMPT, Status, attempt
 from installed import DataRoot
 from serving import DAEMON, each_way, serving, wait_until_gone
 
@@ -123,7 +123,7 @@ UNREADABLE: dict[str, Spoil] = {
 def require_refused(root: DataRoot, phone: Authenticator, detail: str) -> None:
     """Log in with a right code: the usual prompts, a denial, and a record that names the file."""
     outcome = attempt(root, phone.user, phone.code(), phone.code(), phone.code(1))
-    assert (outcome.status, outcome.prompts) == (Status.AUTH_ERR, [PROMPT] * 3)
+    assert (outcome.status, outcome.prompts) == (Status.AUTH_ERR, ALL_PROMPTS)
     record = root.audit()[-1]
     assert (record["outcome"], record["reason"]) == ("error", "devices_unreadable")
     assert detail in record["detail"]
@@ -232,7 +232,7 @@ def test_policy_broken_later_leaves_the_old_one(root: DataRoot, how: str) -> Non
     good = root.policy.read_text("utf-8")
     with serving(root, DAEMON):
         outcome = attempt(root, "alice", *[phone.wrong_code()] * 9)
-        assert outcome.prompts == [PROMPT] * 3
+        assert outcome.prompts == ALL_PROMPTS
         POLICIES[how](root.policy)
         assert attempt(root, "alice", phone.code()).status == Status.SUCCESS
         mend(root.policy, good.replace("prompts: 3", "prompts: 1"))

@@ -8,7 +8,7 @@ test makes its own expected values.
 import datetime
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pam_mfa.lockout import LockState
 from pam_mfa.oath import Algorithm, Parameters
 from pam_mfa.secret import Secret
 from pam_mfa.store import Change, Claim, Enrollment, Known, OpenDevice, Standing
+from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.layout import Layout
 from pam_mfa.verification import Ask, Attempt, Commit, Listen, Verdict
 from pam_mfa.wire import Phase, Request
@@ -83,12 +84,12 @@ def open_device(
 
 def enrolled(*devices: OpenDevice, problem: str = "") -> Enrollment:
     """Return the enrollment of Alice."""
-    return Enrollment("alice", Standing.ENROLLED, devices or (open_device(),), problem)
+    return Enrollment("alice", Standing.ENROLLED, devices or (open_device(),), problem=problem)
 
 
 DECOY = OpenDevice(make_device("decoy", user="?"), Secret(bytes(20)))
 NOT_ENROLLED = Enrollment("?7", Standing.NOT_ENROLLED, (DECOY,))
-UNREADABLE = Enrollment("?8", Standing.UNREADABLE, (DECOY,), "the file is torn")
+UNREADABLE = Enrollment("?8", Standing.UNREADABLE, (DECOY,), problem="the file is torn")
 
 
 class MemoryStore:
@@ -114,6 +115,18 @@ class MemoryStore:
         if self.failure is not None:
             raise self.failure
         return [self._judge(claim) for claim in claims]
+
+    def read_devices(self, serial_numbers: Sequence[str]) -> dict[str, DeviceState]:
+        """Return the last used step of each device that has one."""
+        return {
+            serial_number: DeviceState(self.used_steps[serial_number])
+            for serial_number in serial_numbers
+            if serial_number in self.used_steps
+        }
+
+    def code_hash(self, code: str, user: str, serial_number: str) -> str:
+        """Return what no two codes share."""
+        return f"{user}/{serial_number}/{code}"
 
     def close(self) -> None:
         """Nothing is open."""

@@ -28,6 +28,7 @@ FLOORS = (
     ("factors",),
     ("verification",),
     ("lifecycle",),
+    ("enrolling", "token_stock"),
     ("verifier", "cli"),
 )
 RANKS = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}

@@ -308,7 +308,7 @@ def test_deactivate() -> None:
         "Deactivated virtual/alice/phone of alice.\n"
         "alice has no MFA device now; policy decides whether they can log in.\n"
     )
-    assert expected == invoke("deactivate", "alice", "virtual/alice/phone").output
+    assert expected == invoke("deactivate", "alice", "virtual/alice/phone", "--leave-none").output
 
 
 @pytest.mark.usefixtures("lifecycle")

@@ -6,6 +6,7 @@ from doubles import OTHER_SEED, SEED, START, STEP, code_of, make_device, open_de
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pam_mfa.devices import CodeDevice
 from pam_mfa.factors import code
 from pam_mfa.factors.code import Match
 from pam_mfa.oath import Algorithm, Parameters
@@ -27,6 +28,11 @@ def test_window(window: int) -> None:
     assert list(range(STEP - window, STEP + window + 1)) == matched
 
 
+def found(device: CodeDevice, step: int) -> Match:
+    """Return the match of a device's own code."""
+    return Match(device, step, device.serial_number)
+
+
 def test_window_at_the_beginning_of_time() -> None:
     """At the epoch there is no time step before the first."""
     steps = [step for _, step, _ in code.expect_codes([PHONE], 10.0, 2).codes]
@@ -37,21 +43,21 @@ def test_match() -> None:
     """A match names the device and the time step that the code belongs to."""
     expected = code.expect_codes([PHONE, TABLET], START, 1)
     matches = code.find_matches(code_of(OTHER_SEED, STEP - 1), expected)
-    assert (Match(TABLET.device, STEP - 1),) == matches
+    assert (found(TABLET.device, STEP - 1),) == matches
 
 
 def test_parameters() -> None:
     """A device's own hash, length and period make its codes."""
     expected = code.expect_codes([SLOW], START, 0)
     typed = code_of(OTHER_SEED, STEP // 2, SLOW.device.parameters)
-    assert (Match(SLOW.device, STEP // 2),) == code.find_matches(typed, expected)
+    assert (found(SLOW.device, STEP // 2),) == code.find_matches(typed, expected)
 
 
 def test_same_seed_twice() -> None:
     """A code that two devices make matches both."""
     twin = open_device("twin", SEED)
     matches = code.find_matches(code_of(SEED, STEP), code.expect_codes([PHONE, twin], START, 0))
-    assert (Match(PHONE.device, STEP), Match(twin.device, STEP)) == matches
+    assert (found(PHONE.device, STEP), found(twin.device, STEP)) == matches
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,7 @@ def test_no_device() -> None:
 def test_fresh(used: int, steps: set[int]) -> None:
     """The first match that counts is the first that is later than the last accepted step."""
     device = make_device()
-    matches = [Match(device, step) for step in sorted(steps)]
+    matches = [found(device, step) for step in sorted(steps)]
     later = [match for match in matches if match.step > used]
     expected = later[0] if later else None
     assert expected == code.find_fresh(matches, {device.serial_number: used})
@@ -79,13 +85,13 @@ def test_fresh(used: int, steps: set[int]) -> None:
 
 def test_fresh_of_new_device() -> None:
     """A device that has had nothing accepted takes any match, the step 0 too."""
-    match = Match(make_device(), 0)
+    match = found(make_device(), 0)
     assert match == code.find_fresh([match], {})
 
 
 def test_fresh_by_device() -> None:
     """What one device has had accepted says nothing of another."""
-    phone, tablet = Match(make_device("phone"), 5), Match(make_device("tablet"), 5)
+    phone, tablet = found(make_device("phone"), 5), found(make_device("tablet"), 5)
     assert tablet == code.find_fresh([phone, tablet], {phone.device.serial_number: 5})
 
 

@@ -24,6 +24,7 @@ from doubles import (
     make_request,
 )
 
+from pam_mfa import verification
 from pam_mfa.audit import Reason
 from pam_mfa.errors import StateError
 from pam_mfa.lockout import LockState
@@ -40,7 +41,8 @@ from pam_mfa.verifier.server import ROOT_LIMITS, Server
 from pam_mfa.wire import Result, Style, build_prompt, build_verdict
 
 REQUEST = encode_request(make_request())
-PROMPT = build_prompt(NONCE, Style.ECHO_OFF, "Verification code: ", is_code=True)
+PROMPT = build_prompt(NONCE, Style.ECHO_OFF, verification.PROMPT, is_code=True)
+NEXT_PROMPT = build_prompt(NONCE, Style.ECHO_OFF, verification.NEXT_PROMPT, is_code=True)
 CODE = code_of(SEED, STEP)
 SUCCESS, DENIED, UNAVAILABLE = (
     build_verdict(NONCE, result) for result in (Result.SUCCESS, Result.DENIED, Result.UNAVAILABLE)
@@ -215,8 +217,8 @@ def test_denied(play: Play) -> None:
     async def scene(daemon: Daemon) -> None:
         end = daemon.connect()
         end.send(REQUEST)
-        for _ in range(2):
-            assert PROMPT == await daemon.receive(end)
+        for prompt in (PROMPT, NEXT_PROMPT):
+            assert prompt == await daemon.receive(end)
             end.send(encode_answer("000000"))
         assert [DENIED] == await daemon.frames(end)
         assert [Reason.WRONG_CODE] * 2 == daemon.reasons()
@@ -479,7 +481,7 @@ def test_one_code_for_many(play: Play, count: int) -> None:
         for end in ends:
             end.close()
         await daemon.settle()
-        assert (1, count - 1) == (firsts.count(SUCCESS), firsts.count(PROMPT))
+        assert (1, count - 1) == (firsts.count(SUCCESS), firsts.count(NEXT_PROMPT))
 
     play(scene)
 
@@ -517,7 +519,7 @@ def test_descriptors(play: Play, with_answer: bool) -> None:  # noqa: FBT001 - b
             assert PROMPT == await daemon.receive(end)
         packet = encode_answer("000000") if with_answer else REQUEST
         socket.send_fds(end, [packet], [writer] * 4)
-        assert PROMPT == await daemon.receive(end)
+        assert (NEXT_PROMPT if with_answer else PROMPT) == await daemon.receive(end)
         os.close(writer)
         assert b"" == os.read(reader, 1)
         os.close(reader)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pam_mfa.devices import (
+    Device,
     VirtualDevice,
     format_devices,
     parse_devices,
@@ -59,7 +60,7 @@ def is_user(text: str) -> bool:
     return True
 
 
-def read(text: str) -> tuple[VirtualDevice, ...]:
+def read(text: str) -> tuple[Device, ...]:
     """Read Alice's device file."""
     return parse_devices(text.encode(), "d.yaml", "alice")
 

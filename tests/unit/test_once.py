@@ -22,6 +22,7 @@ from doubles import (
     make_request,
 )
 
+from pam_mfa import verification
 from pam_mfa.audit import Reason
 from pam_mfa.errors import StateError, WireError
 from pam_mfa.verifier import conversation, once
@@ -31,7 +32,8 @@ from pam_mfa.verifier.policy_file import PolicyFile
 from pam_mfa.wire import Result, Style, build_prompt, build_verdict
 
 REQUEST = encode_request(make_request())
-PROMPT = build_prompt(NONCE, Style.ECHO_OFF, "Verification code: ", is_code=True)
+PROMPT = build_prompt(NONCE, Style.ECHO_OFF, verification.PROMPT, is_code=True)
+NEXT_PROMPT = build_prompt(NONCE, Style.ECHO_OFF, verification.NEXT_PROMPT, is_code=True)
 CODE = code_of(SEED, STEP)
 
 
@@ -97,7 +99,7 @@ def test_denied(login: Login) -> None:
     login.module.send(REQUEST)
     for _ in range(2):
         login.module.send(encode_answer("000000"))
-    assert [PROMPT, PROMPT, build_verdict(NONCE, Result.DENIED)] == login.frames()
+    assert [PROMPT, NEXT_PROMPT, build_verdict(NONCE, Result.DENIED)] == login.frames()
     assert [Reason.WRONG_CODE, Reason.WRONG_CODE] == login.reasons()
 
 

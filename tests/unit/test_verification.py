@@ -261,11 +261,13 @@ def test_success_forgets_failures() -> None:
 
 
 def test_others_are_never_locked() -> None:
-    """Wrong codes for a name without devices lock nobody."""
-    store = MemoryStore()
+    """Wrong codes for a name without devices lock the row that it shares with others, no user."""
+    store = MemoryStore(alice=enrolled())
     for _ in range(20):
         run(store, WRONG, request=UNKNOWN)
-    assert {"?7": LockState()} == store.locks
+    assert {"?7"} == set(store.locks)
+    assert {Reason.NOT_ENROLLED} == {event.reason for event in store.events}
+    assert Result.SUCCESS is run(store, NOW_CODE)[1].result
 
 
 @pytest.mark.parametrize("prompts", [1, 2, 3])

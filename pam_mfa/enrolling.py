@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Enrolling at the first login: a user without a device enables one, and the login goes on.
+
+In PAM's account phase only, which a host program runs when the first factor has been accepted:
+whoever failed the password must never see the secret. Written like an attempt, a generator that
+yields what it needs.
+"""
+
+import io
+import os
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+from pam_mfa import oath
+from pam_mfa.audit import Reason
+from pam_mfa.errors import RefusedError
+from pam_mfa.lifecycle import Actor, Lifecycle, PendingDevice
+from pam_mfa.store import Standing
+from pam_mfa.store.embedded import EmbeddedStore
+from pam_mfa.verification import Ask, Attempt, Caller, Listen, Need, Tell, Verdict
+from pam_mfa.wire import TEXT_MAX, Request, Result
+
+_TRIES = 3  # pairs of codes
+_INTRODUCTION = (
+    "You need a second factor to log in here. Scan this with an authenticator application, "
+    "such as the one on your phone:"
+)
+_AGAIN = "These were not two consecutive codes of the new device. Wait for a new code."
+
+
+def enroll(
+    request: Request, caller: Caller, store: EmbeddedStore, clock: Callable[[], float]
+) -> Attempt:
+    """Let a user who has no device enable one; whoever has one has nothing to do here.
+
+    Raises:
+        BrokenSystemError: the device could not be stored.
+    """
+    standing = store.read_enrollment(request.user).standing
+    if standing is Standing.ENROLLED:
+        return Verdict(Result.IGNORE)
+    if standing is Standing.UNREADABLE:
+        return Verdict(Result.DENIED, Reason.DEVICES_UNREADABLE)
+    if caller.uid != 0 or request.uid is None:  # only a host program knows the first factor
+        return Verdict(Result.DENIED, Reason.NOT_ENROLLED)
+    lifecycle = Lifecycle(store, clock, Actor(caller.uid, caller.pid, None))
+    pending = lifecycle.begin_virtual(request.user)
+    for text in _messages(pending):
+        yield Tell(text)
+    for _ in range(_TRIES):
+        codes = yield from _ask_codes()
+        if codes is None:
+            return Verdict(Result.DENIED, Reason.NO_CONVERSATION)
+        try:
+            device = lifecycle.enable(pending, *codes)
+        except RefusedError:
+            yield Tell(_AGAIN)
+            continue
+        yield Tell(f"Enabled {device.serial_number}. From now on you are asked for its code.")
+        return Verdict(Result.SUCCESS, Reason.REQUESTED)
+    return Verdict(Result.DENIED, Reason.WRONG_CODE)
+
+
+def _ask_codes() -> Generator[Need, Any, tuple[str, str] | None]:
+    answers = []
+    for text in ("First code: ", "Second code, the one that the device shows next: "):
+        yield Ask(text, may_follow_password=False)
+        answer = yield Listen()
+        if not isinstance(answer, str):
+            return None
+        answers.append(answer)
+    return answers[0], answers[1]
+
+
+def _messages(pending: PendingDevice) -> Iterator[str]:
+    """Return the QR code in pieces that fit a PAM message, and the secret key for typing."""
+    import segno  # noqa: PLC0415 - not what a login needs
+
+    picture = io.StringIO()
+    uri = pending.uri(issuer=os.uname().nodename)
+    segno.make(uri, micro=False, error="l").terminal(out=picture, border=2, compact=True)
+    yield _INTRODUCTION
+    piece = ""
+    for line in picture.getvalue().splitlines():
+        if len(f"{piece}\n{line}".encode()) > TEXT_MAX:
+            yield piece
+            piece = ""
+        piece = f"{piece}\n{line}" if piece else line
+    yield piece
+    key = oath.encode_seed(pending.seed)
+    grouped = " ".join(key[at : at + 4] for at in range(0, len(key), 4))
+    yield f"Or type this secret key into it (time based): {grouped}"
