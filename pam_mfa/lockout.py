@@ -37,5 +37,6 @@ def register_failure(state: LockState, rule: LockoutRule, now: float) -> LockSta
     recent = tuple(at for at in state.failures if at > now - rule.within)
     failures = (*recent, now)[-rule.failures :]
     if len(failures) >= rule.failures:
-        return LockState((), now + rule.lock_for)
+        # From the latest time that was seen, so that a clock set back does not shorten the lock.
+        return LockState((), max(failures) + rule.lock_for)
     return LockState(failures, state.locked_until)

@@ -49,6 +49,7 @@ HEADER_SIZE: Final = 2 + NONCE_SIZE
 FRAME_MAX: Final = 32768
 FIELD_MAX: Final = 16384
 TEXT_MAX: Final = 511
+ANSWER_MAX: Final = 1024
 DESCRIPTORS_MAX: Final = 4
 
 
@@ -222,6 +223,8 @@ def parse_answer(packet: bytes, nonce: bytes) -> str | None:
     if kind == FrameType.ABORT and not fields:
         return None
     if kind == FrameType.ANSWER and set(fields) == {_ANSWER_TEXT}:
+        if len(fields[_ANSWER_TEXT]) > ANSWER_MAX:
+            raise WireError(f"an answer is longer than {ANSWER_MAX} bytes")
         return _text(fields[_ANSWER_TEXT])
     raise WireError(f"a frame of type {kind:#x} with fields {sorted(fields)} is no answer")
 
