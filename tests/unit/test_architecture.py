@@ -27,6 +27,7 @@ FLOORS = (
     ("store",),
     ("factors",),
     ("verification",),
+    ("enabling",),
     ("lifecycle",),
     ("enrolling", "token_stock"),
     ("verifier", "cli"),
