@@ -61,6 +61,7 @@ class Reason(enum.StrEnum):
     LOCKED = "locked"
     TOO_MANY_FAILURES = "too_many_failures"
     NOT_ENROLLED = "not_enrolled"
+    NO_ACCEPTABLE_DEVICE = "no_acceptable_device"
     NO_CONVERSATION = "no_conversation"
     ABANDONED = "abandoned"
     TIMED_OUT = "timed_out"

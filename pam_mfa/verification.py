@@ -89,6 +89,7 @@ class _Guess(NamedTuple):
     at: float
     pair: tuple[str, str] | None  # this answer and the one before it, where neither is right
     devices: tuple[OpenDevice, ...]
+    can_be_right: bool  # whether the user has a device of a type that policy accepts
 
 
 def attempt(
@@ -167,7 +168,15 @@ def _verify_code(scene: _Scene, types: tuple[str, ...], store: Store, clock: Clo
             matches = _paper.find_matches(typed_paper, paper, now, hash_code)
         pair = (before, typed) if before and typed and not matches else None
         before = typed
-        guess = _Guess(not answer.strip(), bool(typed or typed_paper), matches, now, pair, usable)
+        guess = _Guess(
+            not answer.strip(),
+            bool(typed or typed_paper),
+            matches,
+            now,
+            pair,
+            usable,
+            bool(usable or paper),
+        )
         judge = functools.partial(_judge, scene, guess)
         keys = (*serial_numbers, *(match.key for match in matches))
         change = yield Commit(Claim(scene.enrollment.user_key, keys, judge))
@@ -218,6 +227,12 @@ def _judge(scene: _Scene, guess: _Guess, known: Known) -> Change:
     if reason_against is not None:
         lock = lockout.register_failure(known.lock, scene.policy.lockout, guess.at)
         return _refuse(scene, guess, reason_against, lock)
+    return _judge_enrolled(scene, guess, known)
+
+
+def _judge_enrolled(scene: _Scene, guess: _Guess, known: Known) -> Change:
+    if not guess.can_be_right:  # so it is no guess, and locks nobody
+        return _refuse(scene, guess, Reason.NO_ACCEPTABLE_DEVICE, known.lock)
     if guess.is_empty:
         return _refuse(scene, guess, Reason.EMPTY_ANSWER, known.lock)
     if not guess.matches:
