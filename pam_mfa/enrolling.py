@@ -12,12 +12,12 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from pam_mfa import oath
-from pam_mfa.audit import Reason
+from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Actor, Lifecycle, PendingDevice
-from pam_mfa.store import Standing
+from pam_mfa.store import Change, Claim, Standing
 from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.verification import Ask, Attempt, Caller, Listen, Need, Tell, Verdict
+from pam_mfa.verification import Ask, Attempt, Caller, Commit, Listen, Need, Tell, Verdict
 from pam_mfa.wire import TEXT_MAX, Request, Result
 
 _TRIES = 3  # pairs of codes
@@ -36,40 +36,69 @@ def enroll(
     Raises:
         BrokenSystemError: the device could not be stored.
     """
-    standing = store.read_enrollment(request.user).standing
-    if standing is Standing.ENROLLED:
+    enrollment = store.read_enrollment(request.user)
+    if enrollment.standing is Standing.ENROLLED:
         return Verdict(Result.IGNORE)
-    if standing is Standing.UNREADABLE:
-        return Verdict(Result.DENIED, Reason.DEVICES_UNREADABLE)
-    if caller.uid != 0 or request.uid is None:  # only a host program knows the first factor
-        return Verdict(Result.DENIED, Reason.NOT_ENROLLED)
-    lifecycle = Lifecycle(store, clock, Actor(caller.uid, caller.pid, None))
-    pending = lifecycle.begin_virtual(request.user)
+    if enrollment.standing is Standing.UNREADABLE:
+        reason = Reason.DEVICES_UNREADABLE
+    elif caller.uid != 0 or request.uid is None:  # only a host program knows the first factor
+        reason = Reason.NOT_ENROLLED
+    else:
+        lifecycle = Lifecycle(store, clock, Actor(caller.uid, caller.pid, None))
+        reason = yield from _enable(lifecycle, lifecycle.begin_virtual(request.user))
+    if reason is Reason.REQUESTED:
+        return Verdict(Result.SUCCESS, reason)
+    change = Change(accepted=False, events=(_refusal(request, caller, reason, clock()),))
+    yield Commit(Claim(enrollment.user_key, (), lambda _: change))
+    return Verdict(Result.DENIED, reason)
+
+
+def _enable(lifecycle: Lifecycle, pending: PendingDevice) -> Generator[Need, Any, Reason]:
+    """Show the secret and ask for its codes; return how that ended."""
     for text in _messages(pending):
         yield Tell(text)
     for _ in range(_TRIES):
         codes = yield from _ask_codes()
-        if codes is None:
-            return Verdict(Result.DENIED, Reason.NO_CONVERSATION)
+        if isinstance(codes, Reason):
+            return codes
         try:
             device = lifecycle.enable(pending, *codes)
         except RefusedError:
             yield Tell(_AGAIN)
             continue
         yield Tell(f"Enabled {device.serial_number}. From now on you are asked for its code.")
-        return Verdict(Result.SUCCESS, Reason.REQUESTED)
-    return Verdict(Result.DENIED, Reason.WRONG_CODE)
+        return Reason.REQUESTED
+    return Reason.WRONG_CODE
 
 
-def _ask_codes() -> Generator[Need, Any, tuple[str, str] | None]:
+def _ask_codes() -> Generator[Need, Any, tuple[str, str] | Reason]:
     answers = []
     for text in ("First code: ", "Second code, the one that the device shows next: "):
         yield Ask(text, may_follow_password=False)
         answer = yield Listen()
-        if not isinstance(answer, str):
-            return None
+        if isinstance(answer, Reason):
+            return answer
         answers.append(answer)
     return answers[0], answers[1]
+
+
+def _refusal(request: Request, caller: Caller, reason: Reason, at: float) -> Event:
+    """Return the record of a login that ends without a device; a refusal is not lost either."""
+    is_broken = reason is Reason.DEVICES_UNREADABLE
+    return Event(
+        name=EventName.ENABLE_MFA_DEVICE,
+        outcome=Outcome.ERROR if is_broken else Outcome.DENIED,
+        reason=reason,
+        at=at,
+        user=request.user if request.uid is not None else "",
+        service=request.service,
+        phase=request.phase.name.lower(),
+        tty=request.tty,
+        rhost=request.rhost,
+        ruser=request.ruser,
+        caller_uid=caller.uid,
+        caller_pid=caller.pid,
+    )
 
 
 def _messages(pending: PendingDevice) -> Iterator[str]:

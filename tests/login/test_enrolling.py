@@ -2,11 +2,12 @@
 """Enrolling at the first login, through sshd and a plain OpenSSH client."""
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
 from host_accounts import Account
-from installed import DataRoot, totp, wait_for_step
+from installed import PATIENCE, DataRoot, totp, wait_for_step
 from private_host import PrivateHost
 from service_stack import password_then_code
 from ssh_client import ssh_login
@@ -31,6 +32,11 @@ def secret_in(shown: str) -> str:
     found = re.search(r"secret key into it \(time based\): ([A-Z2-7 ]+)", shown)
     assert found, shown
     return found[1].replace(" ", "")
+
+
+def outcomes(root: DataRoot) -> list[tuple[str, str]]:
+    """Return how each enrolling ended, by the audit log."""
+    return [(one["outcome"], one["reason"]) for one in root.audit("EnableMfaDevice")]
 
 
 FIRST: Answer = ("First code: $", lambda shown: totp(secret_in(shown), -1))
@@ -63,12 +69,17 @@ def test_wrong_codes_enroll_nothing(root: DataRoot, sshd: Sshd) -> None:
     result = ssh_login(sshd.port, CAROL.name, [PASSWORD, *codes * 3])
     assert result.last_line != CAROL.name
     assert not root.device_file(CAROL.name).exists()
+    assert outcomes(root) == [("denied", "wrong_code")]
 
 
 def test_hanging_up_enrolls_nothing(root: DataRoot, sshd: Sshd) -> None:
     """Whoever hangs up at the secret has no device and is asked again at the next login."""
     ssh_login(sshd.port, CAROL.name, [PASSWORD, ("First code: $", None)])
     assert not root.device_file(CAROL.name).exists()
+    deadline = time.monotonic() + PATIENCE
+    while not outcomes(root) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert outcomes(root) in ([("denied", "abandoned")], [("denied", "no_conversation")])
     wait_for_step()
     result = ssh_login(sshd.port, CAROL.name, [PASSWORD, FIRST, SECOND])
     assert result.last_line == CAROL.name
