@@ -70,6 +70,8 @@ class Reason(enum.StrEnum):
     UNENROLLED_ALLOWED = "unenrolled_allowed"
     ENROLLMENT_DUE = "enrollment_due"
     REQUESTED = "requested"
+    PASSWORD_REFUSED = "password_refused"  # noqa: S105 - a reason, not a password
+    NOT_ALLOWED = "not_allowed"
 
 
 class DeviceField(NamedTuple):

@@ -45,7 +45,8 @@ def enroll(
         reason = Reason.NOT_ENROLLED
     else:
         lifecycle = Lifecycle(store, clock, Actor(caller.uid, caller.pid, None))
-        reason = yield from _enable(lifecycle, lifecycle.begin_virtual(request.user))
+        pending = lifecycle.begin_virtual(request.user)
+        reason = yield from enable_device(lifecycle, pending, _INTRODUCTION)
     if reason is Reason.REQUESTED:
         return Verdict(Result.SUCCESS, reason)
     change = Change(accepted=False, events=(_refusal(request, caller, reason, clock()),))
@@ -53,12 +54,19 @@ def enroll(
     return Verdict(Result.DENIED, reason)
 
 
-def _enable(lifecycle: Lifecycle, pending: PendingDevice) -> Generator[Need, Any, Reason]:
-    """Show the secret and ask for its codes; return how that ended."""
-    for text in _messages(pending):
-        yield Tell(text)
+def enable_device(
+    lifecycle: Lifecycle, pending: PendingDevice, introduction: str
+) -> Generator[Need, Any, Reason]:
+    """Show an application's secret and ask for two codes; return how that ended.
+
+    Reason.REQUESTED: the device is enabled. A hardware token has no secret to be shown.
+    """
+    if not pending.token:
+        yield Tell(introduction)
+        for text in _secret_messages(pending):
+            yield Tell(text)
     for _ in range(_TRIES):
-        codes = yield from _ask_codes()
+        codes = yield from ask_codes()
         if isinstance(codes, Reason):
             return codes
         try:
@@ -71,7 +79,8 @@ def _enable(lifecycle: Lifecycle, pending: PendingDevice) -> Generator[Need, Any
     return Reason.WRONG_CODE
 
 
-def _ask_codes() -> Generator[Need, Any, tuple[str, str] | Reason]:
+def ask_codes() -> Generator[Need, Any, tuple[str, str] | Reason]:
+    """Ask for two consecutive codes; return the Reason where there is no answer."""
     answers = []
     for text in ("First code: ", "Second code, the one that the device shows next: "):
         yield Ask(text, may_follow_password=False)
@@ -101,14 +110,13 @@ def _refusal(request: Request, caller: Caller, reason: Reason, at: float) -> Eve
     )
 
 
-def _messages(pending: PendingDevice) -> Iterator[str]:
+def _secret_messages(pending: PendingDevice) -> Iterator[str]:
     """Return the QR code in pieces that fit a PAM message, and the secret key for typing."""
     import segno  # noqa: PLC0415 - not what a login needs
 
     picture = io.StringIO()
     uri = pending.uri(issuer=os.uname().nodename)
     segno.make(uri, micro=False, error="l").terminal(out=picture, border=2, compact=True)
-    yield _INTRODUCTION
     piece = ""
     for line in picture.getvalue().splitlines():
         if len(f"{piece}\n{line}".encode()) > TEXT_MAX:

@@ -47,6 +47,14 @@ class Unenrolled(enum.StrEnum):
     ENROLL = "enroll"  # after the first factor, in PAM's account phase
 
 
+class SelfService(NamedTuple):
+    """What users may do to their own devices."""
+
+    enable: bool = False
+    deactivate: bool = False
+    resync: bool = False
+
+
 class Policy(NamedTuple):
     """A policy file's meaning, with the defaults of what it leaves out."""
 
@@ -57,6 +65,7 @@ class Policy(NamedTuple):
     window: int = 1  # time steps either side
     lockout: LockoutRule = LockoutRule()
     look_ahead: int = 10  # counters after the last used one
+    self_service: SelfService = SelfService()
 
 
 class Action(enum.Enum):
@@ -113,7 +122,7 @@ def parse_policy(data: bytes, source: str) -> Policy:
         DocumentError: with the line, the key, and the nearest known key.
     """
     top = parse_document(data, source)
-    top.require_known(("version", "mode", "defaults", "totp", "hotp", "lockout"))
+    top.require_known(("version", "mode", "defaults", "totp", "hotp", "lockout", "self_service"))
     if top.require("version", int) != VERSION:
         raise top.error("version", f"must be {VERSION} for this program")
     defaults = top.section("defaults")
@@ -130,6 +139,7 @@ def parse_policy(data: bytes, source: str) -> Policy:
         window=_number(totp, "window", (0, _WINDOW_MAX), 1),
         look_ahead=_number(hotp, "look_ahead", (1, _LOOK_AHEAD_MAX), 10),
         lockout=_lockout(top.section("lockout")),
+        self_service=_self_service(top.section("self_service")),
     )
 
 
@@ -183,3 +193,8 @@ def _lockout(section: Section) -> LockoutRule:
         within=_duration(section, "within", default.within),
         lock_for=_duration(section, "for", default.lock_for),
     )
+
+
+def _self_service(section: Section) -> SelfService:
+    section.require_known(SelfService._fields)
+    return SelfService(*(section.get(key, bool, default=False) for key in SelfService._fields))

@@ -136,7 +136,12 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-def _parse_fields(packet: bytes) -> dict[int, bytes]:
+def parse_fields(packet: bytes) -> dict[int, bytes]:
+    """Return a frame's fields, each by its tag.
+
+    Raises:
+        WireError: a field is cut, too long, or there twice.
+    """
     fields: dict[int, bytes] = {}
     at = HEADER_SIZE
     while at < len(packet):
@@ -178,7 +183,7 @@ def parse_request(packet: bytes) -> Request:
     kind, nonce = parse_header(packet)
     if kind != FrameType.REQUEST:
         raise WireError(f"the first frame is of type {kind:#x}, not a request")
-    fields = _parse_fields(packet)
+    fields = parse_fields(packet)
     if any(tag not in fields for tag in _REQUIRED):
         raise WireError("a request lacks its phase, user or timeout")
     numbers: dict[int, int] = {}
@@ -219,7 +224,7 @@ def parse_answer(packet: bytes, nonce: bytes) -> str | None:
     kind, its_nonce = parse_header(packet)
     if its_nonce != nonce:
         raise WireError("an answer carries another request's nonce")
-    fields = _parse_fields(packet)
+    fields = parse_fields(packet)
     if kind == FrameType.ABORT and not fields:
         return None
     if kind == FrameType.ANSWER and set(fields) == {_ANSWER_TEXT}:
@@ -229,19 +234,28 @@ def parse_answer(packet: bytes, nonce: bytes) -> str | None:
     raise WireError(f"a frame of type {kind:#x} with fields {sorted(fields)} is no answer")
 
 
-def _frame(kind: FrameType, nonce: bytes, fields: list[tuple[int, bytes]]) -> bytes:
+def build_frame(kind: int, nonce: bytes, fields: list[tuple[int, bytes]]) -> bytes:
+    """Make a frame of this version."""
     parts = [bytes((PROTOCOL_VERSION, kind)), nonce]
     for tag, value in fields:
         parts += (bytes((tag,)), len(value).to_bytes(2, "big"), value)
     return b"".join(parts)
 
 
+def build_answer(nonce: bytes, text: str | None) -> bytes:
+    """Make the answer to a question; None: nobody could be asked."""
+    if text is None:
+        return build_frame(FrameType.ABORT, nonce, [])
+    value = text.encode("utf-8", "surrogateescape")[:ANSWER_MAX]
+    return build_frame(FrameType.ANSWER, nonce, [(_ANSWER_TEXT, value)])
+
+
 def build_prompt(nonce: bytes, style: Style, text: str, *, is_code: bool = False) -> bytes:
     """Make a prompt; its text is cut to what a PAM message may hold."""
     fields = [(1, bytes((style,))), (2, text.encode()[:TEXT_MAX]), (3, bytes((is_code,)))]
-    return _frame(FrameType.PROMPT, nonce, fields)
+    return build_frame(FrameType.PROMPT, nonce, fields)
 
 
 def build_verdict(nonce: bytes, result: Result) -> bytes:
     """Make the last frame of a conversation."""
-    return _frame(FrameType.VERDICT, nonce, [(1, bytes((result,)))])
+    return build_frame(FrameType.VERDICT, nonce, [(1, bytes((result,)))])

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``pam-mfa enable``, ``list`` and ``deactivate``."""
 
-import datetime
 import io
 import os
 import sys
@@ -13,7 +12,9 @@ from pam_mfa import oath
 from pam_mfa.cli.session import Session, json_option, pass_session, read_secret, show
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Lifecycle, PendingDevice, refuse_sms
+from pam_mfa.listing import list_row
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
+from pam_mfa.self_service.protocol import Operation, Petition
 
 _TRIES = 3  # pairs of codes that are asked for before giving up
 
@@ -54,7 +55,17 @@ def virtual(  # noqa: PLR0913 - one parameter an option
     Shows a QR code and the secret key for typing, then asks for two consecutive codes.
     """
     parameters = Parameters(Algorithm(algorithm), int(digits), int(period))
-    seed = oath.parse_seed(read_secret("Secret (base32)")) if secret else None
+    given = read_secret("Secret (base32)") if secret else ""
+    first, second = codes or ("", "")
+    if session.is_own:
+        session.petition(
+            Petition(
+                Operation.ENABLE_VIRTUAL, user, "", name or "", algorithm, digits, period, given,
+                first, second,
+            )
+        )  # fmt: skip
+        return
+    seed = oath.parse_seed(given) if secret else None
     lifecycle = session.lifecycle
     if codes is None and not sys.stdin.isatty():
         raise click.UsageError("--codes C1 C2 is needed where standard input is not a terminal")
@@ -80,6 +91,11 @@ def token(
     codes: tuple[str, str] | None,
 ) -> None:
     """Enable a hardware token of the stock: asks for two consecutive codes."""
+    first, second = codes or ("", "")
+    if session.is_own:
+        petition = Petition(Operation.ENABLE_TOKEN, user, serial_number, name or "")
+        session.petition(petition._replace(first_code=first, second_code=second))
+        return
     lifecycle = session.lifecycle
     session.note_unknown(user)
     _enable(lifecycle, lifecycle.begin_token(user, serial_number, name), codes)
@@ -90,6 +106,9 @@ def token(
 @pass_session
 def recovery(session: Session, user: str) -> None:
     """Make ten recovery codes in the place of an old set; they are shown this once."""
+    if session.is_own:
+        session.petition(Petition(Operation.ENABLE_RECOVERY, user))
+        return
     lifecycle = session.lifecycle
     session.note_unknown(user)
     codes = lifecycle.enable_recovery(user)
@@ -107,6 +126,11 @@ def resync(
     session: Session, user: str, serial_number: str, *, codes: tuple[str, str] | None
 ) -> None:
     """Bring a device back into step by two consecutive codes."""
+    if session.is_own:
+        given = codes or ("", "")
+        petition = Petition(Operation.RESYNC, user, serial_number)
+        session.petition(petition._replace(first_code=given[0], second_code=given[1]))
+        return
     lifecycle = session.lifecycle
     first, second = codes or _ask_codes()
     status = lifecycle.resync(user, serial_number, first, second)
@@ -127,18 +151,16 @@ def sms(user: str) -> None:
 @pass_session
 def list_devices(session: Session, user: str | None, *, as_json: bool) -> None:
     """List the MFA devices of a user, or of every enrolled user."""
-    lifecycle = session.lifecycle
-    rows: list[dict[str, object]] = [
-        {
-            "user": owner,
-            "serial_number": device.serial_number,
-            "type": device.type,
-            "name": device.name,
-            "enabled_at": _utc(device.enabled_at),
-        }
-        for owner in ([user] if user else lifecycle.users())
-        for device in lifecycle.list_devices(owner)
-    ]
+    if session.is_own:
+        user = user or session.own_name
+        rows = session.petition(Petition(Operation.LIST, user))
+    else:
+        lifecycle = session.lifecycle
+        rows = [
+            list_row(owner, device)
+            for owner in ([user] if user else lifecycle.users())
+            for device in lifecycle.list_devices(owner)
+        ]
     nobody = f"{user} has no MFA device." if user else "No user has an MFA device."
     show(rows, as_json=as_json, empty=nobody)
 
@@ -155,6 +177,14 @@ def deactivate(
     """Take an MFA device from its user; a token goes back to the stock."""
     if bool(serial_number) == every:
         raise click.UsageError("name one SERIAL_NUMBER, or say --all")
+    if session.is_own:
+        if not serial_number or leave_none:
+            raise RefusedError(
+                "your last device can be deactivated by an administrator only",
+                hint=f"Deactivate the others one by one: pam-mfa deactivate {user} SERIAL_NUMBER",
+            )
+        session.petition(Petition(Operation.DEACTIVATE, user, serial_number))
+        return
     lifecycle = session.lifecycle
     gone = (
         (lifecycle.deactivate(user, serial_number, leave_none=leave_none),)
@@ -202,7 +232,3 @@ def _show_secret(pending: PendingDevice) -> None:
         f"(time based, {parameters.algorithm}, {parameters.digits} digits, "
         f"{parameters.period} seconds)\n"
     )
-
-
-def _utc(moment: datetime.datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -17,9 +17,12 @@ from rich.table import Table
 
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Actor, Lifecycle, current_actor
+from pam_mfa.self_service.client import send_petition
+from pam_mfa.self_service.protocol import Petition
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout, drop_privileges, make_directories, make_own_directories
 from pam_mfa.token_stock import TokenStock
+from pam_mfa.wire import Style
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -51,10 +54,7 @@ class Session:
             RefusedError: the caller is not root.
         """
         if os.geteuid() != 0:
-            raise RefusedError(
-                "the devices of this host can be changed and read by root only",
-                hint="Run the command with sudo.",
-            )
+            raise RefusedError("only root may do this", hint="Run the command with sudo.")
         if not self.layout.root.is_dir():
             raise RefusedError(f"there is no directory {self.layout.root} to act under")
         actor = current_actor()
@@ -65,6 +65,28 @@ class Session:
         click.get_current_context().call_on_close(store.close)
         return store, actor
 
+    @property
+    def is_own(self) -> bool:
+        """Whether a user acts who is not root, and so may act on own devices only."""
+        return os.geteuid() != 0
+
+    @property
+    def own_name(self) -> str:
+        """The account of whoever runs this."""
+        try:
+            return pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError as error:
+            raise RefusedError("your user id has no account on this host") from error
+
+    def petition(self, petition: Petition) -> list[dict[str, object]]:
+        """Ask the service for something on a user's own devices; return a listing's rows.
+
+        Raises:
+            RefusedError: policy, the password or the device did not let it through.
+            BrokenSystemError: there is no service.
+        """
+        return send_petition(self.layout.self_service_socket, petition, _answer)
+
     def note_unknown(self, user: str) -> None:
         """Warn where no account has this name: a typing error would enable nobody's device."""
         if self.layout.root != Path("/"):
@@ -73,6 +95,20 @@ class Session:
             pwd.getpwnam(user)
         except KeyError:
             click.echo(f"Note: this host has no account '{user}'.", err=True)
+
+
+def _answer(style: Style, text: str) -> str | None:
+    """Show what the service says; answer from the terminal, or by a line of standard input."""
+    if style not in (Style.ECHO_OFF, Style.ECHO_ON):
+        click.echo(text, err=style is Style.ERROR)
+        return None
+    if sys.stdin.isatty():
+        hidden = style is Style.ECHO_OFF
+        return str(click.prompt(text.rstrip(" :"), hide_input=hidden, default="",
+                                show_default=False))  # fmt: skip
+    click.echo(text.rstrip())
+    line = sys.stdin.readline()
+    return line.rstrip("\n") if line else None
 
 
 def read_secret(prompt: str) -> str:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """``pam-mfa status``, ``unlock`` and ``bypass``."""
 
-import datetime
-
 import click
 
 from pam_mfa.cli.session import Session, json_option, pass_session, show
 from pam_mfa.errors import RefusedError
-from pam_mfa.lifecycle import DeviceStatus, Lifecycle
+from pam_mfa.listing import status_row, utc
 from pam_mfa.policy import parse_duration
+from pam_mfa.self_service.protocol import Operation, Petition
 
 
 @click.command()
@@ -17,9 +16,14 @@ from pam_mfa.policy import parse_duration
 @pass_session
 def status(session: Session, user: str | None, *, as_json: bool) -> None:
     """Show who can log in by what: last use, drift, codes left, locks."""
+    if session.is_own:
+        user = user or session.own_name
+        rows = session.petition(Petition(Operation.STATUS, user))
+        show(rows, as_json=as_json, empty=f"{user} has no MFA device.")
+        return
     lifecycle = session.lifecycle
     rows = [
-        _row(lifecycle, owner, found)
+        status_row(owner, found, lifecycle.standing(owner))
         for owner in ([user] if user else lifecycle.users())
         for found in lifecycle.device_statuses(owner)
     ]
@@ -28,7 +32,7 @@ def status(session: Session, user: str | None, *, as_json: bool) -> None:
     if user and not as_json:
         until = lifecycle.standing(user).locked_until
         if until is not None:
-            click.echo(f"{user} is locked until {_utc(until)}; to end it: pam-mfa unlock {user}")
+            click.echo(f"{user} is locked until {utc(until)}; to end it: pam-mfa unlock {user}")
 
 
 @click.command()
@@ -57,20 +61,3 @@ def bypass(session: Session, user: str, time: str) -> None:
     code = lifecycle.issue_bypass(user, seconds)
     click.echo(f"Bypass code for {user}, good once within {time}: {code}")
     click.echo("Tell it to the person whose voice you know; it is recorded that you issued it.")
-
-
-def _row(lifecycle: Lifecycle, user: str, found: DeviceStatus) -> dict[str, object]:
-    until = lifecycle.standing(user).locked_until
-    return {
-        "user": user,
-        "serial_number": found.device.serial_number,
-        "type": found.device.type,
-        "last_used_at": _utc(found.last_used_at) if found.last_used_at else "never",
-        "drift": found.drift,
-        "codes_left": "" if found.codes_left is None else found.codes_left,
-        "locked_until": _utc(until) if until else "",
-    }
-
-
-def _utc(moment: datetime.datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -67,6 +67,19 @@ class Layout(NamedTuple):
         """The verifier's socket for everybody else, to verify themselves."""
         return self.run / "verify-self.sock"
 
+    @property
+    def self_service_socket(self) -> Path:
+        """The socket on which users ask for changes of their own devices.
+
+        In a directory of root's: passwords are sent to it, which the verifier's user must not see.
+        """
+        return self.root / "run/pam-mfa-selfd.sock"
+
+    @property
+    def pam_services(self) -> Path:
+        """The directory of PAM's service files."""
+        return self.root / "etc/pam.d"
+
 
 def make_directories(layout: Layout) -> None:
     """Make what is missing, owned by the service user; as root, before rights are dropped.

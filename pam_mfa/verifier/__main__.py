@@ -28,7 +28,7 @@ USAGE = """usage: pam-mfad [--root DIR]            listen until told to stop
 
 def main() -> None:
     """Run the verifier; exit 0 when done, 2 on wrong usage, 3 where the system is broken."""
-    journal.open_journal()
+    journal.open_journal("pam-mfad")
     try:
         status = _run(sys.argv[1:])
     except PamMfaError as error:

@@ -9,9 +9,9 @@ from pam_mfa.errors import PamMfaError
 _LINE_MAX: Final = 1000  # characters
 
 
-def open_journal() -> None:
+def open_journal(program: str) -> None:
     """Name this program to the system log."""
-    syslog.openlog("pam-mfad", syslog.LOG_PID, syslog.LOG_AUTHPRIV)
+    syslog.openlog(program, syslog.LOG_PID, syslog.LOG_AUTHPRIV)
 
 
 def tell_error(message: str) -> None:
@@ -35,7 +35,7 @@ def tell_fault(error: Exception) -> None:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f"{trace.tb_frame.f_code.co_qualname} line {trace.tb_lineno}" if trace else "nowhere"
-    tell_error(f"a fault of pam-mfad, please report it: {type(error).__name__} in {place}")
+    tell_error(f"a fault of pam-mfa, please report it: {type(error).__name__} in {place}")
 
 
 def _printable(message: str) -> str:

@@ -4,6 +4,7 @@
 import contextlib
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,16 @@ def activated_listeners(layout: Layout) -> Listeners | None:
     Raises:
         BrokenSystemError: they are not the two SOCK_SEQPACKET sockets of this layout.
     """
+    passed = activated_sockets((layout.socket, layout.self_socket))
+    return Listeners(*passed) if passed else None
+
+
+def activated_sockets(paths: Sequence[Path]) -> list[socket.socket] | None:
+    """Return the sockets that systemd passed, one for each path in this order, or None.
+
+    Raises:
+        BrokenSystemError: they are not SOCK_SEQPACKET sockets of these paths.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return None
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -37,15 +48,15 @@ def activated_listeners(layout: Layout) -> Listeners | None:
         os.set_inheritable(number, False)
         listener = socket.socket(fileno=number)
         passed[listener.getsockname()] = listener
-    wanted = (str(layout.socket), str(layout.self_socket))
+    wanted = [str(path) for path in paths]
     if set(passed) != set(wanted) or any(
         one.type != socket.SOCK_SEQPACKET for one in passed.values()
     ):
         raise BrokenSystemError(
             f"systemd passed {sorted(passed)}, not {sorted(wanted)}",
-            hint="Use both shipped units: pam-mfad.socket and pam-mfad-self.socket",
+            hint="Use the shipped units, all of them: share/systemd/*.socket",
         )
-    return Listeners(*(passed[path] for path in wanted))
+    return [passed[path] for path in wanted]
 
 
 def own_listeners(layout: Layout) -> Listeners:
@@ -54,15 +65,20 @@ def own_listeners(layout: Layout) -> Listeners:
     Raises:
         BrokenSystemError: another verifier listens there, or they cannot be made.
     """
-    root = _listen(layout.socket, ROOT_MODE)
+    root = listen(layout.socket, ROOT_MODE)
     try:
-        return Listeners(root, _listen(layout.self_socket, SELF_MODE))
+        return Listeners(root, listen(layout.self_socket, SELF_MODE))
     except BrokenSystemError:
         root.close()
         raise
 
 
-def _listen(path: Path, mode: int) -> socket.socket:
+def listen(path: Path, mode: int) -> socket.socket:
+    """Make a listening SOCK_SEQPACKET socket, in the place of one that nobody listens on.
+
+    Raises:
+        BrokenSystemError: another program listens there, or it cannot be made.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         if _is_alive(path):
@@ -71,8 +87,13 @@ def _listen(path: Path, mode: int) -> socket.socket:
             )
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        listener.bind(str(path))
-        path.chmod(mode)
+        # Not by chmod afterwards: in a directory that somebody else may write, it would follow
+        # the link that was put in the socket's place.
+        umask = os.umask(0o777 & ~mode)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(umask)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()

@@ -29,8 +29,10 @@ FLOORS = (
     ("verification",),
     ("enabling",),
     ("lifecycle",),
-    ("enrolling", "token_stock"),
-    ("verifier", "cli"),
+    ("enrolling", "token_stock", "listing"),
+    ("verifier",),
+    ("self_service",),
+    ("cli",),
 )
 RANKS = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 # Each of these costs a login on demand more than the code's own verification.
