@@ -62,9 +62,14 @@ session required {root.module}
 
 def shipped(name: str, root: DataRoot) -> str:
     """Return config/pam.d/NAME, with the module and the passwords of the test in it."""
-    text = (REPOSITORY / "config/pam.d" / name).read_text()
-    assert INSTALLED_MODULE in text
-    stack = text.replace(INSTALLED_MODULE, root.module)
+    stack = shipped_service(name)
+    assert INSTALLED_MODULE in stack
+    return stack.replace(INSTALLED_MODULE, root.module)
+
+
+def shipped_service(name: str) -> str:
+    """Return config/pam.d/NAME, with the passwords of the test in it."""
+    stack = (REPOSITORY / "config/pam.d" / name).read_text()
     lines = [COMMON.get(line.strip(), line) for line in stack.splitlines()]
     left = [line for line in lines if line.startswith("@include")]
     assert not left, left

@@ -132,22 +132,36 @@ def test_no_command(run: Run, arguments: Command) -> None:
 @pytest.mark.usefixtures("not_root")
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ("list",),
-        ("list", "alice"),
-        ("enable", "virtual", "alice"),
-        ("deactivate", "alice", "virtual/alice/phone"),
-        ("unlock", "alice"),
-    ],
+    [("unlock", "alice"), ("bypass", "alice"), ("token", "list")],
     ids=" ".join,
 )
 def test_not_root(run: Run, tmp_path: Path, arguments: Command) -> None:
-    """Who is not root is refused with exit status 1, and nothing is touched."""
-    expected = (
-        "pam-mfa: the devices of this host can be changed and read by root only.\n"
-        "Run the command with sudo.\n"
-    )
+    """Who is not root is refused what is an administrator's, and nothing is touched."""
+    expected = "pam-mfa: only root may do this.\nRun the command with sudo.\n"
     assert (1, "", expected) == run("--root", str(tmp_path), *arguments)
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("not_root")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list",),
+        ("list", "alice"),
+        ("status",),
+        ("enable", "virtual", "alice"),
+        ("enable", "recovery", "alice"),
+        ("enable", "token", "alice", "--serial-number", "T-1"),
+        ("resync", "alice", "virtual/alice/phone"),
+        ("deactivate", "alice", "virtual/alice/phone"),
+    ],
+    ids=" ".join,
+)
+def test_own_devices_need_the_service(run: Run, tmp_path: Path, arguments: Command) -> None:
+    """Who is not root asks the service, and is told to have it started where there is none."""
+    status, out, err = run("--root", str(tmp_path), *arguments)
+    assert (3, "") == (status, out)
+    assert "pam-mfa-selfd.socket" in err
     assert [] == list(tmp_path.iterdir())
 
 
