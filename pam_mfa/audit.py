@@ -72,6 +72,13 @@ class Reason(enum.StrEnum):
     REQUESTED = "requested"
     PASSWORD_REFUSED = "password_refused"  # noqa: S105 - a reason, not a password
     NOT_ALLOWED = "not_allowed"
+    TOUCH_ACCEPTED = "touch_accepted"
+    KEY_ABSENT = "key_absent"
+    KEY_TIMED_OUT = "key_timed_out"
+    KEY_UNUSABLE = "key_unusable"
+    KEY_PIN_REFUSED = "key_pin_refused"
+    UNPROVEN_ASSERTION = "unproven_assertion"
+    POSSIBLE_CLONE = "possible_clone"
 
 
 class DeviceField(NamedTuple):
@@ -97,6 +104,7 @@ class Event(NamedTuple):
     rhost: str = ""
     ruser: str = ""
     device: DeviceField | None = None
+    sign_count: int | None = None  # of a security key's assertion
     mode: str = ""
     caller_uid: int | None = None  # of the process that asked, by the kernel's word
     caller_pid: int | None = None

@@ -5,6 +5,8 @@ Pure: texts and bytes in, devices out. A device's secret stays sealed here; only
 it. New types of device are added to ``_READERS``.
 """
 
+import base64
+import binascii
 import datetime
 import re
 from collections.abc import Callable, Iterable
@@ -82,9 +84,27 @@ class Bypass(NamedTuple):
         return "bypass"
 
 
+class FidoDevice(NamedTuple):
+    """A credential on a FIDO security key that is attached to the machine."""
+
+    serial_number: str
+    name: str
+    enabled_at: datetime.datetime  # UTC
+    credential_id: bytes
+    public_key: bytes  # COSE_Key (RFC 9052) in CBOR
+    rp_id: str  # of the credential: it stays what it was when the key was enabled
+    aaguid: str  # the model, as a UUID; "" where the key did not say
+    user_verification: str  # "required", where this credential needs more than policy says; or ""
+
+    @property
+    def type(self) -> str:
+        """The type's word in device files and policy."""
+        return "fido"
+
+
 CodeDevice = VirtualDevice | TokenDevice
 PaperDevice = RecoveryCodes | Bypass
-Device = CodeDevice | PaperDevice
+Device = CodeDevice | PaperDevice | FidoDevice
 
 
 def count_devices(devices: Iterable[Device]) -> int:
@@ -193,6 +213,30 @@ def _parse_bypass(section: Section) -> Bypass:
     return Bypass(*_common(section), _time(section, "expires_at"), tuple(section.texts("hashes")))
 
 
+def _parse_fido(section: Section) -> FidoDevice:
+    keys = ("credential_id", "public_key", "rp_id", "aaguid", "user_verification")
+    section.require_known((*_COMMON_KEYS, *keys))
+    verification = section.get("user_verification", str, default="")
+    if verification not in ("", "required"):
+        raise section.error("user_verification", "can be 'required' or absent")
+    return FidoDevice(
+        *_common(section),
+        _bytes(section, "credential_id"),
+        _bytes(section, "public_key"),
+        _text(section, "rp_id"),
+        section.get("aaguid", str, default=""),
+        verification,
+    )
+
+
+def _bytes(section: Section, key: str) -> bytes:
+    text = _text(section, key)
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise section.error(key, "is not base64url") from error
+
+
 def _common(section: Section) -> tuple[str, str, datetime.datetime]:
     return (
         _text(section, "serial_number"),
@@ -236,6 +280,7 @@ _READERS: Final[dict[str, Callable[[Section], Device]]] = {
     "token": _parse_token,
     "recovery": _parse_recovery,
     "bypass": _parse_bypass,
+    "fido": _parse_fido,
 }
 
 
@@ -262,11 +307,21 @@ def _format_device(device: Device) -> dict[str, object]:
         values |= {"algorithm": parameters.algorithm.value, "digits": parameters.digits}
         values |= {"counter": True} if parameters.is_event_based else {"period": parameters.period}
         values["secret"] = device.sealed_seed
+    elif isinstance(device, FidoDevice):
+        values["credential_id"] = _base64url(device.credential_id)
+        values["public_key"] = _base64url(device.public_key)
+        values |= {"rp_id": device.rp_id, "aaguid": device.aaguid}
+        if device.user_verification:
+            values["user_verification"] = device.user_verification
     elif isinstance(device, Bypass):
         values |= {"expires_at": device.expires_at, "hashes": list(device.hashes)}
     else:
         values["hashes"] = list(device.hashes)
     return values
+
+
+def _base64url(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).decode("ascii").rstrip("=")
 
 
 class _Dumper(yaml.SafeDumper):

@@ -53,3 +53,33 @@ class AuditError(BrokenSystemError):
 
 class WireError(PamMfaError):
     """A frame is not of this version, not whole, or not what was due."""
+
+
+class SecurityKeyError(PamMfaError):
+    """An attached security key cannot be used now; the base of what a key can do wrong."""
+
+
+class KeyAccessError(SecurityKeyError):
+    """This user may not open the key's node; somebody must mend that."""
+
+    exit_status = 3
+
+
+class UnsafeNodeError(SecurityKeyError):
+    """What stands at a key's path is not that key's own device node."""
+
+
+class KeyGoneError(SecurityKeyError):
+    """The key is no longer attached, or another device is in its place."""
+
+
+class KeyBusyError(SecurityKeyError):
+    """Another program is using the key."""
+
+
+class KeySilentError(SecurityKeyError):
+    """The key did not finish its answer in time."""
+
+
+class KeyFaultError(SecurityKeyError):
+    """The key answered what no key may answer."""

@@ -14,6 +14,7 @@ from pam_mfa.audit import EventName
 from pam_mfa.devices import (
     Bypass,
     Device,
+    RecoveryCodes,
     TokenDevice,
     VirtualDevice,
     count_devices,
@@ -164,7 +165,7 @@ class Lifecycle(Enabling):
             )
 
     def _status(self, device: Device) -> DeviceStatus:
-        if isinstance(device, VirtualDevice | TokenDevice):
+        if not isinstance(device, RecoveryCodes | Bypass):
             serial_number = device.serial_number
             state = self._store.read_devices([serial_number]).get(serial_number, DeviceState())
             return DeviceStatus(device, _moment(state.last_used_at), state.drift, None)

@@ -15,6 +15,7 @@ from pam_mfa.wire import Phase
 
 VERSION = 1
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d)", re.ASCII)
+_AAGUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 366 * 86400  # seconds
 _FAILURES_MAX = 1000
@@ -55,6 +56,32 @@ class SelfService(NamedTuple):
     resync: bool = False
 
 
+class UserVerification(enum.StrEnum):
+    """Whether a security key has to verify who touches it, by its PIN or a fingerprint."""
+
+    REQUIRED = "required"
+    PREFERRED = "preferred"  # where the key can
+    DISCOURAGED = "discouraged"  # a touch is enough
+
+
+class SignCount(enum.StrEnum):
+    """What becomes of a security key whose signature counter goes back: a possible clone."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+
+
+class Fido(NamedTuple):
+    """How security keys that are attached to the machine are used."""
+
+    user_verification: UserVerification = UserVerification.DISCOURAGED
+    sign_count: SignCount = SignCount.REFUSE
+    touch: float = 30.0  # seconds that a touch is waited for
+    insert: float = 15.0  # seconds that an absent key is waited for
+    aaguids: tuple[str, ...] = ()  # models that may be enabled; empty: all
+    metadata: str = ""  # path of an MDS3 file: only FIDO Certified models; "": not asked
+
+
 class Policy(NamedTuple):
     """A policy file's meaning, with the defaults of what it leaves out."""
 
@@ -66,6 +93,7 @@ class Policy(NamedTuple):
     lockout: LockoutRule = LockoutRule()
     look_ahead: int = 10  # counters after the last used one
     self_service: SelfService = SelfService()
+    fido: Fido = Fido()
 
 
 class Action(enum.Enum):
@@ -122,7 +150,9 @@ def parse_policy(data: bytes, source: str) -> Policy:
         DocumentError: with the line, the key, and the nearest known key.
     """
     top = parse_document(data, source)
-    top.require_known(("version", "mode", "defaults", "totp", "hotp", "lockout", "self_service"))
+    top.require_known(
+        ("version", "mode", "defaults", "totp", "hotp", "lockout", "self_service", "fido")
+    )
     if top.require("version", int) != VERSION:
         raise top.error("version", f"must be {VERSION} for this program")
     defaults = top.section("defaults")
@@ -140,6 +170,7 @@ def parse_policy(data: bytes, source: str) -> Policy:
         look_ahead=_number(hotp, "look_ahead", (1, _LOOK_AHEAD_MAX), 10),
         lockout=_lockout(top.section("lockout")),
         self_service=_self_service(top.section("self_service")),
+        fido=_fido(top.section("fido")),
     )
 
 
@@ -198,3 +229,23 @@ def _lockout(section: Section) -> LockoutRule:
 def _self_service(section: Section) -> SelfService:
     section.require_known(SelfService._fields)
     return SelfService(*(section.get(key, bool, default=False) for key in SelfService._fields))
+
+
+def _fido(section: Section) -> Fido:
+    section.require_known(("user_verification", "sign_count", "touch", "insert", "attestation"))
+    attestation, default = section.section("attestation"), Fido()
+    attestation.require_known(("aaguids", "metadata"))
+    aaguids = attestation.texts("aaguids") if "aaguids" in attestation else []
+    if any(not _AAGUID.fullmatch(one) for one in aaguids):
+        raise attestation.error("aaguids", "must be a list of UUIDs, in lower case")
+    metadata = attestation.get("metadata", str, default="")
+    if metadata and not metadata.startswith("/"):
+        raise attestation.error("metadata", "must be an absolute path")
+    return Fido(
+        _word(section, "user_verification", UserVerification, default.user_verification),
+        _word(section, "sign_count", SignCount, default.sign_count),
+        _duration(section, "touch", default.touch),
+        _duration(section, "insert", default.insert),
+        tuple(aaguids),
+        metadata,
+    )

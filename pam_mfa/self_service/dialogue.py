@@ -8,13 +8,14 @@ import contextlib
 import socket
 import time
 from collections.abc import Generator
+from threading import Event
 from typing import Any, TypeVar
 
 from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import WireError
 from pam_mfa.store import Change, Store
-from pam_mfa.verification import Ask, Commit, Need, Tell
+from pam_mfa.verification import Ask, Commit, Need, Tell, Work
 from pam_mfa.wire import Style
 
 _Result = TypeVar("_Result")
@@ -112,5 +113,7 @@ class Dialogue:
             elif isinstance(need, Commit):
                 reply = store.commit([need.claim])[0]
                 changes.append(reply)
+            elif isinstance(need, Work):
+                reply = need.do(Event())
             else:
                 reply = self.listen()

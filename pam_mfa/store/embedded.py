@@ -10,6 +10,7 @@ from typing import TypeVar
 from pam_mfa.devices import (
     Bypass,
     Device,
+    FidoDevice,
     RecoveryCodes,
     TokenDevice,
     VirtualDevice,
@@ -62,10 +63,11 @@ class EmbeddedStore:
         if not devices:
             return self._decoy_enrollment(user, Standing.NOT_ENROLLED, "")
         paper = tuple(one for one in devices if isinstance(one, RecoveryCodes | Bypass))
+        keys = tuple(one for one in devices if isinstance(one, FidoDevice))
         opened, problems = self._open_devices(user, devices)
-        if not opened and not paper:
+        if not opened and not paper and not keys:
             return self._decoy_enrollment(user, Standing.UNREADABLE, problems)
-        return Enrollment(encode_user(user), Standing.ENROLLED, opened, paper, problems)
+        return Enrollment(encode_user(user), Standing.ENROLLED, opened, paper, keys, problems)
 
     def code_hash(self, code: str, user: str, serial_number: str) -> str:
         """Return the keyed hash of a code on paper."""
@@ -117,7 +119,7 @@ class EmbeddedStore:
             _DECOY_USER, parse_devices(self._decoy, "decoy", _DECOY_USER)
         )
         slot = int(self.pseudonym(user), 16) % _DECOY_SLOTS
-        return Enrollment(f"?{slot}", standing, decoys, (), problem)
+        return Enrollment(f"?{slot}", standing, decoys, problem=problem)
 
     def _open_devices(
         self, user: str, devices: tuple[Device, ...]

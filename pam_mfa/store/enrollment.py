@@ -4,7 +4,7 @@
 import enum
 from typing import NamedTuple
 
-from pam_mfa.devices import CodeDevice, PaperDevice
+from pam_mfa.devices import CodeDevice, FidoDevice, PaperDevice
 from pam_mfa.secret import Secret
 
 
@@ -42,4 +42,5 @@ class Enrollment(NamedTuple):
     standing: Standing
     devices: tuple[OpenDevice, ...]
     paper: tuple[PaperDevice, ...] = ()  # recovery codes and a bypass
+    security_keys: tuple[FidoDevice, ...] = ()
     problem: str = ""  # why some or all devices cannot be used; for the log only

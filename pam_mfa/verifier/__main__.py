@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from pam_mfa.errors import BrokenSystemError, PamMfaError, PolicyError
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout, drop_privileges, make_run_directory
+from pam_mfa.verification import Machine
 from pam_mfa.verifier import journal
 from pam_mfa.verifier.conversation import Services
 from pam_mfa.verifier.policy_file import PolicyFile
 
 if TYPE_CHECKING:  # asyncio behind them
+    from pam_mfa.hardware.keys import Keys
     from pam_mfa.verifier.budget import Limits
     from pam_mfa.verifier.companion import Companion
 
@@ -69,7 +71,14 @@ def _run(arguments: list[str]) -> int:
 def _open_services(layout: Layout) -> Services:
     drop_privileges()
     store = EmbeddedStore(layout)
-    return Services(PolicyFile(layout.policy, journal.tell_error), store, time.time)
+    machine = Machine(os.uname().nodename, os.urandom, _open_keys)
+    return Services(PolicyFile(layout.policy, journal.tell_error), store, time.time, machine)
+
+
+def _open_keys() -> "Keys":
+    from pam_mfa.hardware.attached_keys import AttachedKeys  # noqa: PLC0415 - start-up cost
+
+    return AttachedKeys()
 
 
 def _run_once(descriptor: int, layout: Layout) -> None:

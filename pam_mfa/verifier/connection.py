@@ -7,7 +7,9 @@ reason, ends alone, without a verdict.
 """
 
 import asyncio
+import contextlib
 import socket
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,6 +17,7 @@ from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError, PamMfaError, WireError
 from pam_mfa.store import Change
+from pam_mfa.verification import Work
 from pam_mfa.verifier.committer import Committer
 from pam_mfa.verifier.conversation import (
     LONGEST,
@@ -62,6 +65,7 @@ class Connection:
         self._conversation: Conversation | None = None
         self._awaits_packet = True
         self._is_over = False
+        self._canceled = threading.Event()  # for work that this connection waits for
         self._is_late = False
         accepted.setblocking(False)
         # Numbers, not sockets: selectors formats what it does not know yet, at four system calls.
@@ -77,6 +81,7 @@ class Connection:
         if self._is_over:
             return
         self._is_over = True
+        self._canceled.set()
         self._timer.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
@@ -109,6 +114,7 @@ class Connection:
             # Gone, or talking out of turn: what is under way is recorded, but no verdict follows.
             self._loop.remove_reader(self._socket.fileno())
             self._socket.shutdown(socket.SHUT_RDWR)
+            self._canceled.set()
         elif self._conversation is not None:
             self._advance(packet or Reason.ABANDONED)
         elif packet:
@@ -124,7 +130,17 @@ class Connection:
         self._conversation = converse(request, self.peer, self._services)
         self._advance(None)
 
-    def _advance(self, reply: bytes | Reason | Change | BrokenSystemError | None) -> None:
+    def _work(self, work: Work) -> None:
+        """Do what blocks, in a thread; the conversation goes on in the loop."""
+        try:
+            done = work.do(self._canceled)
+        except Exception as error:  # noqa: BLE001 - the one who waits must hear of it
+            tell_fault(error)
+            done = BrokenSystemError("a fault of this program while a security key was asked")
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._guard, self._advance, done)
+
+    def _advance(self, reply: object) -> None:
         """Send the conversation what it waited for, and see to what it needs next."""
         conversation = self._conversation
         if conversation is None:
@@ -144,6 +160,8 @@ class Connection:
         elif isinstance(step, Last):
             self._socket.send(step.packet)
             self.close()
+        elif isinstance(step, Work):
+            threading.Thread(target=self._work, args=(step,), daemon=True).start()
         else:
             is_alone = self._owner.is_alone()
             self._committer.submit(step.claim, self._committed, is_alone=is_alone)
@@ -153,6 +171,7 @@ class Connection:
 
     def _expire(self) -> None:
         self._is_late = True  # for the next time that something is waited for
+        self._canceled.set()
         if self._conversation is None:
             self.close()
         elif self._awaits_packet:

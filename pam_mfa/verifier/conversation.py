@@ -15,7 +15,18 @@ from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.policy import Action, Policy, decide
 from pam_mfa.store import Store
-from pam_mfa.verification import Ask, Attempt, Caller, Clock, Commit, Listen, Tell, attempt
+from pam_mfa.verification import (
+    Ask,
+    Attempt,
+    Caller,
+    Clock,
+    Commit,
+    Listen,
+    Machine,
+    Tell,
+    Work,
+    attempt,
+)
 from pam_mfa.verifier.journal import tell_failure
 from pam_mfa.verifier.packets import Peer
 from pam_mfa.verifier.policy_file import PolicyFile
@@ -30,6 +41,7 @@ class Services(NamedTuple):
     policy_file: PolicyFile
     store: Store
     clock: Clock
+    machine: Machine | None = None  # None: no security key is asked for
 
 
 class Send(NamedTuple):
@@ -48,7 +60,7 @@ class Last(NamedTuple):
     packet: bytes
 
 
-Step = Send | Receive | Commit | Last
+Step = Send | Receive | Commit | Work | Last
 Conversation = Generator[Step, Any, None]
 
 
@@ -77,7 +89,7 @@ def _choose(request: Request, caller: Caller, policy: Policy, services: Services
         if not isinstance(services.store, EmbeddedStore):
             raise BrokenSystemError("this store cannot take a device at a login")
         return enroll(request, caller, services.store, services.clock)
-    return attempt(request, caller, policy, services.store, services.clock)
+    return attempt(request, caller, policy, services.store, services.clock, services.machine)
 
 
 def _carry(running: Attempt, nonce: bytes) -> Generator[Step, Any, Result]:

@@ -5,12 +5,14 @@
 here: asyncio alone would cost more than the login.
 """
 
+import select
 import socket
 import time
 
 from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
+from pam_mfa.verification import Work
 from pam_mfa.verifier.conversation import LONGEST, Last, Receive, Send, Services, converse
 from pam_mfa.verifier.packets import close_all, peer_of, receive_packet
 
@@ -46,6 +48,8 @@ def _drive(
             step = conversation.send(None)
         elif isinstance(step, Receive):
             step = conversation.send(_receive(connection, deadline))
+        elif isinstance(step, Work):
+            step = conversation.send(_work(connection, step, deadline))
         else:
             try:
                 change = services.store.commit([step.claim])[0]
@@ -54,6 +58,32 @@ def _drive(
             else:
                 step = conversation.send(change)
     connection.send(step.packet)
+
+
+def _work(connection: socket.socket, work: Work, deadline: float) -> object:
+    """Do what blocks, and end it when the module goes away or the time is over."""
+    from threading import Event, Thread  # noqa: PLC0415 - start-up cost: only where there is a key
+
+    canceled, ended, results = Event(), socket.socketpair(), []
+
+    def do() -> None:
+        try:
+            results.append(work.do(canceled))
+        finally:
+            ended[1].close()
+
+    thread = Thread(target=do, daemon=True)
+    thread.start()
+    with ended[0]:
+        poll = select.poll()
+        poll.register(ended[0], select.POLLIN)
+        poll.register(connection, select.POLLIN)
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    canceled.set()
+    thread.join()
+    if not results:
+        raise BrokenSystemError("a fault of this program while a security key was asked")
+    return results[0]
 
 
 def _receive(connection: socket.socket, deadline: float) -> bytes | Reason:

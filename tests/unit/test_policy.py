@@ -81,7 +81,7 @@ lockout: {failures: 7, within: 2m, for: 3h}
         ("lockout:\n  withn: 5m", "line 3: 'lockout.withn' is not a known key",
          "Did you mean 'within'?"),
         ("zzz: 1", "line 2: 'zzz' is not a known key",
-         "Known: defaults, hotp, lockout, mode, self_service, totp, version."),
+         "Known: defaults, fido, hotp, lockout, mode, self_service, totp, version."),
     ],
 )  # fmt: skip
 def test_unknown_keys(lines: str, message: str, hint: str) -> None:

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One attempt at a login, from the request to the verdict.
+
+Free of I/O style: an attempt is a generator that yields what it needs (``needs``) and is sent the
+answer, so the same steps are driven by asyncio in the daemon and by blocking calls on demand.
+``attempt`` has the order of the steps, ``codes`` and ``touch`` one way to prove each. What has to
+be verified, ``policy`` decides; when a user is locked, ``lockout`` does.
+"""
+
+from pam_mfa.verification.attempt import PROMPT, attempt
+from pam_mfa.verification.codes import NEXT_PROMPT
+from pam_mfa.verification.needs import (
+    Ask,
+    Attempt,
+    Caller,
+    Clock,
+    Commit,
+    Listen,
+    Machine,
+    Need,
+    Tell,
+    Verdict,
+    Work,
+)
+
+__all__ = [
+    "NEXT_PROMPT",
+    "PROMPT",
+    "Ask",
+    "Attempt",
+    "Caller",
+    "Clock",
+    "Commit",
+    "Listen",
+    "Machine",
+    "Need",
+    "Tell",
+    "Verdict",
+    "Work",
+    "attempt",
+]

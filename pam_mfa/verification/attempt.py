@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of the steps of one attempt."""
+
+from pam_mfa.audit import Reason
+from pam_mfa.policy import Action, Mode, Policy, Unenrolled, asks_everyone, decide
+from pam_mfa.store import Standing, Store
+from pam_mfa.verification.codes import verify_code
+from pam_mfa.verification.needs import Ask, Attempt, Caller, Clock, Machine, Verdict
+from pam_mfa.verification.scene import Scene, record, set_scene
+from pam_mfa.wire import Request, Result
+
+PROMPT = "Verification code: "
+_REMOTE_SERVICES = ("sshd",)
+
+
+def attempt(  # noqa: PLR0913, PLR0917 - what one attempt is made of
+    request: Request,
+    caller: Caller,
+    policy: Policy,
+    store: Store,
+    clock: Clock,
+    machine: Machine | None = None,
+) -> Attempt:
+    """Verify one login.
+
+    Args:
+        request: what PAM says of it.
+        caller: who asks.
+        policy: in force.
+        store: of devices and state.
+        clock: seconds since the epoch.
+        machine: where a security key can be attached; None: no key is asked for.
+
+    Raises:
+        BrokenSystemError: state or records cannot be made durable, so no success may be told.
+    """
+    decision = decide(policy, request.phase)
+    if decision.action is Action.NOTHING:
+        return Verdict(Result.IGNORE)
+    may_have_key = machine is not None and "fido" in decision.devices and is_local(request)
+    # The prompt goes out before anything of the user is looked up: it cannot tell who is
+    # enrolled, not by its time either, and the look-up costs nobody any waiting. Who is at the
+    # machine may have a key to be touched instead, and is asked after the look.
+    is_asked_first = caller.may_verify and asks_everyone(policy) and not may_have_key
+    if is_asked_first:
+        yield Ask(PROMPT)
+    scene = set_scene(request, caller, policy, store)
+    if not is_asked_first:
+        if not caller.may_verify:
+            return (yield from record(scene, clock, Reason.CALLER_NOT_ALLOWED, Result.DENIED))
+        if scene.enrollment.standing is Standing.NOT_ENROLLED and not asks_everyone(policy):
+            return (yield from _pass_unenrolled(scene, clock))
+    touching = None
+    if machine is not None and may_have_key and scene.enrollment.security_keys:
+        from pam_mfa.verification.touch import Touching  # noqa: PLC0415 - only where there is a key
+
+        touching = Touching(scene, machine, clock)
+        verdict = yield from touching.begin()
+        if verdict is not None:
+            return verdict
+    elif not is_asked_first:
+        yield Ask(PROMPT)
+    verdict = yield from verify_code(scene, decision.devices, store, clock, touching)
+    if verdict.result is Result.DENIED and policy.mode is Mode.REPORT_ONLY:
+        return Verdict(Result.IGNORE, verdict.reason)
+    return verdict
+
+
+def is_local(request: Request) -> bool:
+    """Whether the person may be at this machine; who is not, is not asked for a key in it."""
+    return not (request.rhost or request.ssh_connection or request.service in _REMOTE_SERVICES)
+
+
+def _pass_unenrolled(scene: Scene, clock: Clock) -> Attempt:
+    """Let a user without devices by, where policy says so in so many words."""
+    if scene.policy.unenrolled is Unenrolled.ALLOW:
+        return (yield from record(scene, clock, Reason.UNENROLLED_ALLOWED, Result.IGNORE))
+    if scene.policy.unenrolled is Unenrolled.ENROLL and scene.policy.mode is Mode.ENFORCE:
+        # Whoever has an account enrolls in the account phase; nobody else gets that far.
+        result = Result.DENIED if scene.request.uid is None else Result.IGNORE
+        return (yield from record(scene, clock, Reason.ENROLLMENT_DUE, result))
+    return (yield from record(scene, clock, Reason.NOT_ENROLLED, Result.IGNORE))

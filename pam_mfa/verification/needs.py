@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an attempt can need of its driver, and how it can end."""
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pam_mfa.audit import Reason
+from pam_mfa.store import Claim
+from pam_mfa.wire import Result
+
+if TYPE_CHECKING:  # threading behind it: only where a key is used
+    from threading import Event
+
+    from pam_mfa.hardware.keys import Keys
+
+
+class Caller(NamedTuple):
+    """The process that asks, by the kernel's word (SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    may_verify: bool  # root may verify anyone; another user only itself
+
+
+class Machine(NamedTuple):
+    """The machine that the verifier runs on: its name, randomness and attached keys."""
+
+    host: str
+    random: Callable[[int], bytes]  # so many random bytes
+    keys: "Callable[[], Keys]"  # called where a key is wanted: its libraries cost start-up time
+
+
+class Ask(NamedTuple):
+    """Needs a code asked for; the attempt goes on at once, while the person types."""
+
+    text: str
+    may_follow_password: bool = True  # whether forward_pass may split the answer
+
+
+class Tell(NamedTuple):
+    """Needs a message shown; the attempt goes on at once."""
+
+    text: str
+
+
+class Listen(NamedTuple):
+    """Needs the answer; sent the text, or the Reason why there is none."""
+
+
+class Commit(NamedTuple):
+    """Needs a claim judged and made durable; sent the Change."""
+
+    claim: Claim
+
+
+class Work(NamedTuple):
+    """Needs something done that blocks; sent what it returned.
+
+    ``do`` is called in a thread. The event is set when the caller is gone or the time is over; it
+    must then return soon.
+    """
+
+    do: "Callable[[Event], object]"
+
+
+class Verdict(NamedTuple):
+    """How an attempt ended."""
+
+    result: Result
+    reason: Reason | None = None
+
+
+Need = Ask | Tell | Listen | Commit | Work
+Attempt = Generator[Need, Any, Verdict]
+Clock = Callable[[], float]  # seconds since the epoch

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stays the same throughout one attempt, and its records."""
+
+from typing import NamedTuple
+
+from pam_mfa import lockout
+from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
+from pam_mfa.devices import Device
+from pam_mfa.policy import Policy
+from pam_mfa.store import Change, Claim, Enrollment, Standing, Store
+from pam_mfa.verification.needs import Attempt, Caller, Clock, Commit, Verdict
+from pam_mfa.wire import Request, Result
+
+
+class Scene(NamedTuple):
+    """Who asks for whom, under which policy."""
+
+    request: Request
+    caller: Caller
+    policy: Policy
+    enrollment: Enrollment
+    shown_user: str  # "" for a name that no account has
+    pseudonym: str  # "" for a name that one has
+
+
+def set_scene(request: Request, caller: Caller, policy: Policy, store: Store) -> Scene:
+    """Look the user up."""
+    enrollment = store.read_enrollment(request.user)
+    is_known = request.uid is not None or enrollment.standing is not Standing.NOT_ENROLLED
+    return Scene(
+        request=request,
+        caller=caller,
+        policy=policy,
+        enrollment=enrollment,
+        shown_user=request.user if is_known else "",
+        pseudonym="" if is_known else store.pseudonym(request.user),
+    )
+
+
+def make_event(
+    scene: Scene, now: float, outcome: Outcome, reason: Reason, device: Device | None = None
+) -> Event:
+    """Return the record of an end."""
+    request = scene.request
+    return Event(
+        name=EventName.VERIFY_MFA,
+        outcome=outcome,
+        reason=reason,
+        at=now,
+        user=scene.shown_user,
+        unknown_user=scene.pseudonym,
+        service=request.service,
+        phase=request.phase.name.lower(),
+        tty=request.tty,
+        rhost=request.rhost,
+        ruser=request.ruser,
+        device=DeviceField(device.serial_number, device.type, device.name) if device else None,
+        mode=scene.policy.mode.value,
+        caller_uid=scene.caller.uid,
+        caller_pid=scene.caller.pid,
+        detail=scene.enrollment.problem,
+    )
+
+
+def refuse(
+    scene: Scene,
+    now: float,
+    reason: Reason,
+    lock: lockout.LockState,
+    device: Device | None = None,
+) -> Change:
+    """Return a refusal, which writes the lock's row whether it changes or not."""
+    is_broken = reason is Reason.DEVICES_UNREADABLE
+    outcome = Outcome.ERROR if is_broken else Outcome.DENIED
+    event = make_event(scene, now, outcome, reason, device)
+    return Change(accepted=False, events=(event,), lock=lock)
+
+
+def record(scene: Scene, clock: Clock, reason: Reason, result: Result) -> Attempt:
+    """Record an end that nothing was proven at, and return its verdict."""
+    is_skip = reason in (Reason.UNENROLLED_ALLOWED, Reason.ENROLLMENT_DUE)
+    event = make_event(scene, clock(), Outcome.SUCCESS if is_skip else Outcome.DENIED, reason)
+    if is_skip:
+        event = event._replace(name=EventName.SKIP_MFA)
+    change = Change(accepted=False, events=(event,))
+    yield Commit(Claim(scene.enrollment.user_key, (), lambda _: change))
+    return Verdict(result, reason)

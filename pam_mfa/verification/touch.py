@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proof by an attached security key: found, touched, its PIN asked for, its answer judged.
+
+Whatever a key does, a login goes on to a code: a key that hangs, lies or is pulled out must not
+keep its owner out. Each end is recorded.
+"""
+
+import functools
+from collections.abc import Generator
+from typing import Any, Final
+
+from pam_mfa import lockout
+from pam_mfa.audit import Event, Outcome, Reason
+from pam_mfa.devices import FidoDevice
+from pam_mfa.factors.security_key import (
+    CHALLENGE_BYTES,
+    Ceremony,
+    Proof,
+    UnprovenError,
+    client_data_hash,
+    is_possible_clone,
+    verify_assertion,
+)
+from pam_mfa.hardware.keys import (
+    Credential,
+    End,
+    Holder,
+    Keys,
+    Method,
+    Sight,
+    Touch,
+    Touched,
+    Untouched,
+)
+from pam_mfa.policy import SignCount, UserVerification
+from pam_mfa.store import Change, Claim, Known
+from pam_mfa.verification.needs import (
+    Ask,
+    Clock,
+    Commit,
+    Listen,
+    Machine,
+    Need,
+    Tell,
+    Verdict,
+    Work,
+)
+from pam_mfa.verification.scene import Scene, make_event, refuse
+from pam_mfa.wire import Result
+
+KEY_OR_CODE_PROMPT: Final = "Verification code, or attach your security key and press Enter: "
+CODE_PROMPT: Final = "Verification code: "
+_PIN_TRIES: Final = 3
+_Steps = Generator[Need, Any, Verdict | None]
+_REASONS: Final = {
+    End.TIMED_OUT: Reason.KEY_TIMED_OUT,
+    End.CANCELED: Reason.ABANDONED,
+    End.WRONG_PIN: Reason.KEY_PIN_REFUSED,
+    End.PIN_LOCKED_UNTIL_REPLUGGED: Reason.KEY_PIN_REFUSED,
+    End.PIN_BLOCKED: Reason.KEY_PIN_REFUSED,
+    End.NO_PIN: Reason.KEY_PIN_REFUSED,
+    End.NOT_VERIFIED: Reason.KEY_PIN_REFUSED,
+}
+
+
+class Touching:
+    """One attempt's security keys."""
+
+    def __init__(self, scene: Scene, machine: Machine, clock: Clock) -> None:
+        """Take who is to be verified, and where."""
+        self._scene = scene
+        self._machine = machine
+        self._clock = clock
+        self._keys: Keys = machine.keys()
+        self._devices = {
+            Credential(one.credential_id, one.rp_id): one for one in scene.enrollment.security_keys
+        }
+
+    def begin(self) -> _Steps:
+        """Have an attached key touched; where none is, wait for one or ask for a code.
+
+        Returns:
+            The success; or None when the prompt for a code is out.
+        """
+        credentials = tuple(self._devices)
+        sight = yield Work(functools.partial(self._keys.look, credentials))
+        has_code = bool(self._scene.enrollment.devices or self._scene.enrollment.paper)
+        if not sight.holders:
+            if has_code:
+                yield Ask(KEY_OR_CODE_PROMPT)
+                return None
+            sight = yield from self._wait()
+        verdict = yield from self._touch(sight)
+        if verdict is None:
+            yield Ask(CODE_PROMPT)
+        return verdict
+
+    def on_enter(self) -> _Steps:
+        """Look again, when Enter was pressed in the place of a code."""
+        sight = yield Work(functools.partial(self._keys.look, tuple(self._devices)))
+        if not sight.holders:
+            sight = yield from self._wait()
+        return (yield from self._touch(sight))
+
+    def _wait(self) -> Generator[Need, Any, Sight]:
+        names = ", ".join(one.name for one in self._devices.values())
+        seconds = self._scene.policy.fido.insert
+        yield Tell(f"Attach your security key ({names}) within {seconds:.0f} seconds.")
+        sight: Sight = yield Work(
+            lambda canceled: self._keys.wait(tuple(self._devices), seconds, canceled)
+        )
+        return sight
+
+    def _touch(self, sight: Sight) -> _Steps:
+        """Have one of the keys in sight touched; return the success or None."""
+        if not sight.holders:
+            problem = sight.problems[0] if sight.problems else ""
+            yield Tell(problem or "None of your security keys is attached to this machine.")
+            yield from self._record(Reason.KEY_ABSENT, detail="; ".join(sight.problems))
+            return None
+        holders, requirement = sight.holders, self._requirement(sight.holders)
+        if requirement is not UserVerification.DISCOURAGED and len(holders) > 1:
+            yield Tell(f"Touch the security key to use ({self._names(holders)}).")
+            chosen = yield Work(
+                lambda canceled: self._keys.select(holders, self._scene.policy.fido.touch, canceled)
+            )
+            if chosen is None:
+                return (yield from self._end(holders, Untouched(End.TIMED_OUT)))
+            holders = (chosen,)
+        if requirement is UserVerification.DISCOURAGED:
+            return (yield from self._sign(holders, Method.NONE))
+        return (yield from self._verify_user(holders[0], requirement))
+
+    def _verify_user(self, holder: Holder, requirement: UserVerification) -> _Steps:
+        """Have a key verify who touches it: by itself where it can, else by its PIN."""
+        name = self._names((holder,))
+        if holder.has_built_in_uv:
+            ceremony, outcome = yield from self._ask_key((holder,), Method.BUILT_IN)
+            if isinstance(outcome, Touched):
+                return (yield from self._judge(ceremony, outcome, must_verify_user=True))
+            if outcome.end is not End.NOT_VERIFIED or not holder.has_pin:
+                return (yield from self._end((holder,), outcome))
+            yield Tell(f"Your security key ({name}) did not recognize you.")
+        if holder.has_pin:
+            return (yield from self._ask_pin(holder))
+        if requirement is UserVerification.REQUIRED:
+            yield Tell(
+                f"Your security key ({name}) has no PIN, and one is required here. "
+                "Set one with: fido2-token -S DEVICE"
+            )
+            yield from self._record(Reason.KEY_PIN_REFUSED, self._device(holder), End.NO_PIN)
+            return None
+        return (yield from self._sign((holder,), Method.NONE))
+
+    def _ask_pin(self, holder: Holder) -> _Steps:
+        name = self._names((holder,))
+        for _ in range(_PIN_TRIES):
+            yield Ask(f"PIN of your security key ({name}): ", may_follow_password=False)
+            pin = yield Listen()
+            if isinstance(pin, Reason):
+                yield from self._record(pin, self._device(holder))
+                return Verdict(Result.DENIED, pin)
+            if not pin:  # CVE-2021-31924: nothing typed is no PIN, and never goes without one
+                yield Tell("The PIN is empty, so it was not tried.")
+                continue
+            ceremony, outcome = yield from self._ask_key((holder,), Method.PIN, pin)
+            if isinstance(outcome, Touched):
+                return (yield from self._judge(ceremony, outcome, must_verify_user=True))
+            if outcome.end is not End.WRONG_PIN:
+                return (yield from self._end((holder,), outcome))
+            yield Tell(f"Wrong PIN of your security key ({name}); {_attempts(outcome)}.")
+        yield from self._record(Reason.KEY_PIN_REFUSED, self._device(holder), End.WRONG_PIN)
+        return None
+
+    def _sign(self, holders: tuple[Holder, ...], method: Method) -> _Steps:
+        ceremony, outcome = yield from self._ask_key(holders, method)
+        if isinstance(outcome, Untouched):
+            return (yield from self._end(holders, outcome))
+        return (yield from self._judge(ceremony, outcome, must_verify_user=False))
+
+    def _ask_key(
+        self, holders: tuple[Holder, ...], method: Method, pin: str = ""
+    ) -> Generator[Need, Any, tuple[Ceremony, Touched | Untouched]]:
+        """Ask for a touch over a fresh challenge."""
+        yield Tell(f"Touch your security key ({self._names(holders)}).")
+        request = self._scene.request
+        ceremony = Ceremony(
+            self._machine.random(CHALLENGE_BYTES), self._machine.host, request.service, request.user
+        )
+        seconds = self._scene.policy.fido.touch
+        touch = Touch(holders, client_data_hash(ceremony), method, pin, seconds)
+        outcome = yield Work(functools.partial(self._keys.touch, touch))
+        return ceremony, outcome
+
+    def _judge(self, ceremony: Ceremony, touched: Touched, *, must_verify_user: bool) -> _Steps:
+        """Judge what a key signed, and make that durable."""
+        device = self._device(touched.holder)
+        try:
+            proof = verify_assertion(
+                device, touched.assertion, ceremony, must_verify_user=must_verify_user
+            )
+        except UnprovenError as error:
+            yield Tell(f"The answer of your security key ({device.name}) was refused.")
+            yield from self._record(Reason.UNPROVEN_ASSERTION, device, str(error))
+            return None
+        judge = functools.partial(self._weigh, device, proof)
+        claim = Claim(self._scene.enrollment.user_key, (device.serial_number,), judge)
+        change: Change = yield Commit(claim)
+        if change.accepted:
+            return Verdict(Result.SUCCESS, Reason.TOUCH_ACCEPTED)
+        if change.events[0].reason is Reason.POSSIBLE_CLONE:
+            yield Tell(
+                f"Your security key ({device.name}) was refused: its counter went back, so there "
+                "may be a copy of it. Tell your administrator."
+            )
+        return None
+
+    def _weigh(self, device: FidoDevice, proof: Proof, known: Known) -> Change:
+        """Judge inside the store's transaction: the lock, and the sign count."""
+        now, serial_number = self._clock(), device.serial_number
+        if lockout.is_locked(known.lock, now):
+            return refuse(self._scene, now, Reason.LOCKED, known.lock, device)
+        went_back = is_possible_clone(known.used_steps.get(serial_number, -1), proof.sign_count)
+        if went_back and self._scene.policy.fido.sign_count is SignCount.REFUSE:
+            change = refuse(self._scene, now, Reason.POSSIBLE_CLONE, known.lock, device)
+            return change._replace(events=(_counted(change.events[0], proof),))
+        event = make_event(self._scene, now, Outcome.SUCCESS, Reason.TOUCH_ACCEPTED, device)
+        events: tuple[Event, ...] = (_counted(event, proof),)
+        if went_back:
+            events = (*events, events[0]._replace(reason=Reason.POSSIBLE_CLONE))
+        return Change(
+            accepted=True,
+            events=events,
+            lock=None if known.lock == lockout.LockState() else lockout.LockState(),
+            used_steps={serial_number: proof.sign_count},
+            used_at=now,
+        )
+
+    def _end(self, holders: tuple[Holder, ...], outcome: Untouched) -> _Steps:
+        """Say and record why there is no assertion."""
+        device = self._device(holders[0]) if len(holders) == 1 else None
+        detail = f"{outcome.end}: {outcome.detail}" if outcome.detail else str(outcome.end)
+        yield Tell(_sentence(self._names(holders), outcome))
+        reason = _REASONS.get(outcome.end, Reason.KEY_UNUSABLE)
+        yield from self._record(reason, device, detail)
+        return None
+
+    def _record(
+        self, reason: Reason, device: FidoDevice | None = None, detail: str = ""
+    ) -> Generator[Need, Any, None]:
+        event = make_event(self._scene, self._clock(), Outcome.DENIED, reason, device)
+        change = Change(accepted=False, events=(event._replace(detail=detail or event.detail),))
+        yield Commit(Claim(self._scene.enrollment.user_key, (), lambda _: change))
+
+    def _requirement(self, holders: tuple[Holder, ...]) -> UserVerification:
+        required = UserVerification.REQUIRED
+        if any(holder.is_always_uv or self._device(holder).user_verification for holder in holders):
+            return required
+        return self._scene.policy.fido.user_verification
+
+    def _device(self, holder: Holder) -> FidoDevice:
+        return self._devices[holder.credential]
+
+    def _names(self, holders: tuple[Holder, ...]) -> str:
+        return " or ".join(dict.fromkeys(self._device(holder).name for holder in holders))
+
+
+def _counted(event: Event, proof: Proof) -> Event:
+    detail = "user verified by the key" if proof.is_user_verified else event.detail
+    return event._replace(sign_count=proof.sign_count, detail=detail)
+
+
+def _attempts(outcome: Untouched) -> str:
+    if outcome.attempts_left < 0:
+        return "try again"
+    noun = "attempt" if outcome.attempts_left == 1 else "attempts"
+    return f"{outcome.attempts_left} {noun} left before the key blocks itself"
+
+
+def _sentence(name: str, outcome: Untouched) -> str:
+    """Return what a person is told of a key that gave no assertion."""
+    told = {
+        End.TIMED_OUT: f"Your security key ({name}) was not touched in time.",
+        End.DENIED: f"Your security key ({name}) was told to refuse.",
+        End.GONE: f"Your security key ({name}) was pulled out.",
+        End.BUSY: f"Your security key ({name}) is busy with another program.",
+        End.PIN_LOCKED_UNTIL_REPLUGGED: (
+            f"Too many wrong PINs: pull your security key ({name}) out and attach it again."
+        ),
+        End.PIN_BLOCKED: (
+            f"The PIN of your security key ({name}) is blocked. Only a reset, which erases the "
+            "key, ends that: use another device and tell your administrator."
+        ),
+        End.NOT_VERIFIED: f"Your security key ({name}) did not recognize you.",
+    }
+    return told.get(outcome.end, f"Your security key ({name}) cannot be used now.")
