@@ -197,6 +197,8 @@ def _touch(holder: Holder, touch: Touch, ended: Event) -> Touched | Untouched:
             try:
                 return _touch_by_ctap2(holder, ctap, touch, ended)
             except CtapError as error:
+                if error.code == _ERR.KEEPALIVE_CANCEL and opened.has_expired:
+                    return Untouched(End.TIMED_OUT)
                 return _translate(error, ctap)
     except KeyGoneError:
         return Untouched(End.GONE)

@@ -46,6 +46,11 @@ class SecurityKey(CtapHidDevice):
         super().__init__(descriptor, connection)
         self.call_max = CALL_MAX
 
+    @property
+    def has_expired(self) -> bool:
+        """Whether the last call was canceled because ``call_max`` was over."""
+        return self._key_connection.expired
+
     def call(
         self,
         cmd: int,
@@ -56,7 +61,7 @@ class SecurityKey(CtapHidDevice):
         """Send a command and return its answer; see ``CtapDevice.call``.
 
         Raises:
-            CtapError: the key refused; ``USER_ACTION_TIMEOUT`` also when ``call_max`` was over.
+            CtapError: the key refused at the level of CTAPHID.
             SecurityKeyError: the key is gone, busy, silent or faulty.
         """
         event = event or Event()
@@ -73,10 +78,6 @@ class SecurityKey(CtapHidDevice):
                     f"{describe(self.attached)} broke the CTAPHID protocol: {error}",
                     hint="Attach it again; if that stays, it is broken.",
                 ) from error
-            except CtapError as error:
-                if self._key_connection.expired and error.code == CtapError.ERR.KEEPALIVE_CANCEL:
-                    raise CtapError(CtapError.ERR.USER_ACTION_TIMEOUT) from error
-                raise
 
 
 def open_key(attached: AttachedKey) -> SecurityKey:

@@ -86,6 +86,7 @@ class Touching:
         sight = yield Work(functools.partial(self._keys.look, credentials))
         has_code = bool(self._scene.enrollment.devices or self._scene.enrollment.paper)
         if not sight.holders:
+            yield from self._tell_problems(sight)
             if has_code:
                 yield Ask(KEY_OR_CODE_PROMPT)
                 return None
@@ -114,9 +115,10 @@ class Touching:
     def _touch(self, sight: Sight) -> _Steps:
         """Have one of the keys in sight touched; return the success or None."""
         if not sight.holders:
-            problem = sight.problems[0] if sight.problems else ""
-            yield Tell(problem or "None of your security keys is attached to this machine.")
-            yield from self._record(Reason.KEY_ABSENT, detail="; ".join(sight.problems))
+            yield from self._tell_problems(sight)
+            if not sight.problems:
+                yield Tell("None of your security keys is attached to this machine.")
+                yield from self._record(Reason.KEY_ABSENT)
             return None
         holders, requirement = sight.holders, self._requirement(sight.holders)
         if requirement is not UserVerification.DISCOURAGED and len(holders) > 1:
@@ -130,6 +132,12 @@ class Touching:
         if requirement is UserVerification.DISCOURAGED:
             return (yield from self._sign(holders, Method.NONE))
         return (yield from self._verify_user(holders[0], requirement))
+
+    def _tell_problems(self, sight: Sight) -> Generator[Need, Any, None]:
+        """Say and record what kept attached keys from being asked."""
+        for problem in sight.problems:
+            yield Tell(f"{problem[:1].upper()}{problem[1:]}.")
+            yield from self._record(Reason.KEY_UNUSABLE, detail=problem)
 
     def _verify_user(self, holder: Holder, requirement: UserVerification) -> _Steps:
         """Have a key verify who touches it: by itself where it can, else by its PIN."""
