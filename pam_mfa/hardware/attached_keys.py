@@ -190,16 +190,8 @@ def _find_by_u2f(
 def _touch(holder: Holder, touch: Touch, ended: Event) -> Touched | Untouched:
     try:
         with open_when_free(holder.key, _PATIENCE, lambda: None, ended) as opened:
-            if not holder.is_ctap2:
-                return _touch_by_u2f(holder, opened, touch, ended)
-            ctap = Ctap2(opened)
-            opened.call_max = touch.seconds
-            try:
-                return _touch_by_ctap2(holder, ctap, touch, ended)
-            except CtapError as error:
-                if error.code == _ERR.KEEPALIVE_CANCEL and opened.has_expired:
-                    return Untouched(End.TIMED_OUT)
-                return _translate(error, ctap)
+            ask = _touch_by_ctap2 if holder.is_ctap2 else _touch_by_u2f
+            return ask(holder, opened, touch, ended)
     except KeyGoneError:
         return Untouched(End.GONE)
     except KeyBusyError as error:
@@ -209,7 +201,20 @@ def _touch(holder: Holder, touch: Touch, ended: Event) -> Touched | Untouched:
         return Untouched(End.FAULTY, detail=detail)
 
 
-def _touch_by_ctap2(holder: Holder, ctap: Ctap2, touch: Touch, ended: Event) -> Touched | Untouched:
+def _touch_by_ctap2(
+    holder: Holder, opened: SecurityKey, touch: Touch, ended: Event
+) -> Touched | Untouched:
+    ctap = Ctap2(opened)
+    opened.call_max = touch.seconds
+    try:
+        return _sign(holder, ctap, touch, ended)
+    except CtapError as error:
+        if error.code == _ERR.KEEPALIVE_CANCEL and opened.has_expired:
+            return Untouched(End.TIMED_OUT)
+        return _translate(error, ctap)
+
+
+def _sign(holder: Holder, ctap: Ctap2, touch: Touch, ended: Event) -> Touched | Untouched:
     if touch.method is Method.PIN and not touch.pin:
         return Untouched(End.WRONG_PIN)  # CVE-2021-31924: an empty PIN is not "no PIN"
     rp_id, options = holder.credential.rp_id, {"up": True}
