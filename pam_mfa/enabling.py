@@ -35,7 +35,7 @@ from pam_mfa.store import inventory
 from pam_mfa.store.device_files import encode_user
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.enrollment import DeviceState, OpenDevice
-from pam_mfa.store.state import Change, Claim
+from pam_mfa.store.state import Change, Claim, forget_use
 
 ENABLE_WINDOW = 2  # time steps either side that a virtual device's two codes may lie in
 BYPASS_LONGEST = 7 * 86400.0  # seconds
@@ -268,10 +268,12 @@ class Enabling:
 
         def release(connection: sqlite3.Connection) -> None:
             for device in devices:
-                if isinstance(device, TokenDevice):
+                is_token = isinstance(device, TokenDevice)
+                if is_token:
                     inventory.assign_token(connection, device.serial_number, None)
                 else:
                     inventory.drop_fingerprints(connection, device.serial_number)
+                forget_use(connection, device.serial_number, keep_step=is_token)
 
         change = Change(accepted=True, events=events)
         self._store.commit([Claim("", (), lambda _: change, release)])

@@ -37,6 +37,7 @@ _UPSERT_LOCK = """INSERT INTO lock_state VALUES(?, ?, ?) ON CONFLICT(user)
 _UPSERT_STEP = """INSERT INTO used_step(serial_number, step, used_at) VALUES(?, ?, ?)
     ON CONFLICT(serial_number)
     DO UPDATE SET step = max(step, excluded.step), used_at = max(used_at, excluded.used_at)"""
+_FORGET_DRIFT = "UPDATE used_step SET drift = 0, used_at = 0 WHERE serial_number = ?"
 _UPDATE_DRIFT = "UPDATE used_step SET drift = ? WHERE serial_number = ?"
 
 
@@ -230,6 +231,21 @@ def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
     for serial_number, drift in change.drifts.items():
         connection.execute(_UPDATE_DRIFT, (drift, serial_number))
     return change
+
+
+def forget_use(connection: sqlite3.Connection, serial_number: str, *, keep_step: bool) -> None:
+    """Forget how a device was used when it leaves its user; inside a transaction.
+
+    Args:
+        connection: in the transaction.
+        serial_number: the device's.
+        keep_step: for a token, whose seed stays: what was used is never good again. An
+            application's or security key's next namesake has another secret.
+    """
+    if keep_step:
+        connection.execute(_FORGET_DRIFT, (serial_number,))
+    else:
+        connection.execute("DELETE FROM used_step WHERE serial_number = ?", (serial_number,))
 
 
 def _create(connection: sqlite3.Connection) -> None:
