@@ -209,8 +209,6 @@ def _touch_by_ctap2(
     try:
         return _sign(holder, ctap, touch, ended)
     except CtapError as error:
-        if error.code == _ERR.KEEPALIVE_CANCEL and opened.has_expired:
-            return Untouched(End.TIMED_OUT)
         return _translate(error, ctap)
 
 

@@ -38,11 +38,7 @@ class Monitor:
     """
 
     def __init__(self) -> None:
-        """Listen first and list then, so that no key is missed between the two.
-
-        Raises:
-            ImportError: libudev is not installed.
-        """
+        """Listen first and list then, so that no key is missed between the two."""
         has_udev = nodes.UDEV_CONTROL.exists()
         self.interval = _INTERVAL_WITH_UDEV if has_udev else _INTERVAL_WITHOUT
         self._events = _open_events("udev" if has_udev else "kernel")
@@ -113,13 +109,13 @@ def wait_for_key(timeout: float) -> tuple[AttachedKey, ...]:
 
 
 def _open_events(source: str) -> Any:  # noqa: ANN401 - pyudev has no types
-    """Return pyudev's monitor; None where netlink is not permitted."""
+    """Return pyudev's monitor; None where netlink is not permitted, or libudev is missing."""
     import pyudev  # noqa: PLC0415 - slow, and most logins are without a key
 
     try:
         events = pyudev.Monitor.from_netlink(pyudev.Context(), source)
         events.filter_by("hidraw")
         events.start()
-    except OSError:
+    except (OSError, ImportError):
         return None
     return events

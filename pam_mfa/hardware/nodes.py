@@ -11,7 +11,9 @@ card or the like.
 running ldconfig.
 """
 
+import functools
 import os
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ HIDRAW = Path("/sys/class/hidraw")
 UDEV_CONTROL = Path("/run/udev/control")  # there while udevd runs, as libudev judges it, too
 _LABEL_MAX = 64  # characters of what a device calls itself
 _TAG = "ID_FIDO_TOKEN"
+_LIBUDEV = threading.Lock()  # libudev's objects are for one thread at a time
 
 
 class AttachedKey(NamedTuple):
@@ -44,11 +47,7 @@ class AttachedKey(NamedTuple):
 
 
 def list_keys() -> tuple[AttachedKey, ...]:
-    """Return the keys that are attached now, in the order of their numbers.
-
-    Raises:
-        ImportError: libudev is not installed, and some device may be a key.
-    """
+    """Return the keys that are attached now, in the order of their numbers."""
     try:
         names = os.listdir(HIDRAW)  # noqa: PTH208 - names are wanted, and Path() costs
     except OSError:
@@ -118,21 +117,29 @@ def _parse_hid_id(text: str) -> tuple[int, int]:
 
 
 def _keep_tagged(keys: list[AttachedKey]) -> list[AttachedKey]:
+    with _LIBUDEV:
+        try:
+            context = _load_libudev()
+        except ImportError:
+            return [] if UDEV_CONTROL.exists() else keys
+        return [key for key in keys if _is_key_to_udev(context, key)]
+
+
+@functools.cache
+def _load_libudev() -> Any:  # noqa: ANN401 - pyudev has no types
+    """Return a context for this module alone, under its lock: making one runs ldconfig."""
     import pyudev  # noqa: PLC0415 - slow, and most logins are without a key
 
-    context = pyudev.Context()
-    kept = []
-    for key in keys:
-        try:
-            device = pyudev.Devices.from_name(context, "hidraw", key.sysname)
-        except pyudev.DeviceNotFoundError:
-            continue  # pulled out meanwhile
-        if _is_key_to_udev(device):
-            kept.append(key)
-    return kept
+    return pyudev.Context()
 
 
-def _is_key_to_udev(device: Any) -> bool:  # noqa: ANN401 - pyudev has no types
+def _is_key_to_udev(context: Any, key: AttachedKey) -> bool:  # noqa: ANN401
+    import pyudev  # noqa: PLC0415
+
+    try:
+        device = pyudev.Devices.from_name(context, "hidraw", key.sysname)
+    except pyudev.DeviceNotFoundError:
+        return False  # pulled out meanwhile
     tag = device.properties.get(_TAG)
     if tag is not None or device.is_initialized:
         return bool(tag == "1")

@@ -18,8 +18,8 @@ SIZE_MAX = 4096  # HID_MAX_DESCRIPTOR_SIZE of linux/hid.h
 PACKET_MIN, PACKET_MAX = 24, 64
 _NESTING_MAX = 16
 _BITS_MAX = 8 * SIZE_MAX
-_RESERVED_TYPE = 0x0C
 _LONG_ITEM = 0xFE
+_TYPE = 0x0C  # the bits of a prefix that say main, global, local or reserved
 
 # Prefixes without their size bits: section 6.2.2.4 (main), 6.2.2.7 (global), 6.2.2.8 (local).
 _INPUT, _OUTPUT, _COLLECTION, _FEATURE, _END_COLLECTION = 0x80, 0x90, 0xA0, 0xB0, 0xC0
@@ -27,6 +27,7 @@ _USAGE_PAGE, _REPORT_SIZE, _REPORT_ID, _REPORT_COUNT, _PUSH, _POP = (
     0x04, 0x74, 0x84, 0x94, 0xA4, 0xB4,
 )  # fmt: skip
 _USAGE = 0x08
+_GLOBAL_TYPE, _LOCAL_TYPE = 0x04, 0x08
 _MAIN = frozenset({_INPUT, _OUTPUT, _COLLECTION, _FEATURE, _END_COLLECTION})
 _APPLICATION = 1
 
@@ -96,7 +97,7 @@ def parse_items(descriptor: bytes) -> Iterator[tuple[int, int, int]]:
         prefix = descriptor[position]
         kind = prefix & 0xFC
         # Linux knows no long items either, and type 3 is reserved.
-        if prefix == _LONG_ITEM or kind & _RESERVED_TYPE == _RESERVED_TYPE:
+        if prefix == _LONG_ITEM or kind & _TYPE == _TYPE:
             raise ReportDescriptorError(f"an item of an unknown kind at byte {position}")
         size = (0, 1, 2, 4)[prefix & 3]
         data = descriptor[position + 1 : position + 1 + size]
@@ -122,10 +123,12 @@ class _Reader:
             if item.kind in _MAIN:
                 self._read_main(item)
                 self._usage = None  # locals end with each main item
+            elif item.kind & _TYPE == _GLOBAL_TYPE:
+                self._read_global(item)
+            elif item.kind & _TYPE != _LOCAL_TYPE:
+                raise ReportDescriptorError("a main item of an unknown kind")
             elif item.kind == _USAGE:
                 self._read_usage(item)
-            else:
-                self._read_global(item)
         if self._collections:
             raise ReportDescriptorError("a collection is not closed")
         return self._sums
@@ -152,6 +155,8 @@ class _Reader:
             if not self._stack:
                 raise ReportDescriptorError("a pop without a push")
             self._globals = self._stack.pop()
+        elif item.kind > _POP:
+            raise ReportDescriptorError("a global item of an unknown kind")
 
     def _read_main(self, item: _Item) -> None:
         if item.kind == _COLLECTION:

@@ -24,6 +24,7 @@ from pam_mfa.hardware.nodes import AttachedKey
 CALL_MAX = 40.0  # seconds; a key itself gives up after 30 (CTAP 2.1, section 6.2.2, user action)
 BUSY_MAX = 2.0  # seconds that a call waits for another program's call to end
 RETRY_INTERVAL = 0.1  # seconds
+_CANCELED = bytes((CtapError.ERR.KEEPALIVE_CANCEL,))
 
 
 class SecurityKey(CtapHidDevice):
@@ -46,11 +47,6 @@ class SecurityKey(CtapHidDevice):
         super().__init__(descriptor, connection)
         self.call_max = CALL_MAX
 
-    @property
-    def has_expired(self) -> bool:
-        """Whether the last call was canceled because ``call_max`` was over."""
-        return self._key_connection.expired
-
     def call(
         self,
         cmd: int,
@@ -61,7 +57,7 @@ class SecurityKey(CtapHidDevice):
         """Send a command and return its answer; see ``CtapDevice.call``.
 
         Raises:
-            CtapError: the key refused at the level of CTAPHID.
+            CtapError: the key refused; ``USER_ACTION_TIMEOUT`` also when ``call_max`` was over.
             SecurityKeyError: the key is gone, busy, silent or faulty.
         """
         event = event or Event()
@@ -69,15 +65,19 @@ class SecurityKey(CtapHidDevice):
         while True:
             self._key_connection.allow(self.call_max)
             try:
-                return super().call(cmd, data, event, on_keepalive)
+                answer = super().call(cmd, data, event, on_keepalive)
             except KeyBusyError:
                 if time.monotonic() >= give_up_at or event.wait(RETRY_INTERVAL):
                     raise
+                continue
             except (ConnectionFailure, struct.error) as error:
                 raise KeyFaultError(
                     f"{describe(self.attached)} broke the CTAPHID protocol: {error}",
                     hint="Attach it again; if that stays, it is broken.",
                 ) from error
+            if self._key_connection.expired and answer == _CANCELED:
+                raise CtapError(CtapError.ERR.USER_ACTION_TIMEOUT)
+            return answer
 
 
 def open_key(attached: AttachedKey) -> SecurityKey:

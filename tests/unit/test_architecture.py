@@ -38,6 +38,7 @@ FLOORS = (
 RANKS = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 # Each of these costs a login on demand more than the code's own verification.
 HEAVY = (
+<<<<<<< ours
     "asyncio",
     "dataclasses",
     "inspect",
@@ -51,6 +52,11 @@ HEAVY = (
     "pyudev",
     "threading",
 )
+=======
+    "asyncio", "dataclasses", "inspect", "click", "rich", "segno", "argparse", "ctypes", "pam",
+    "fido2", "pyudev",
+)  # fmt: skip
+>>>>>>> theirs
 
 
 def module_of(path: Path) -> str:
@@ -76,6 +82,15 @@ def imports_of(module: str) -> Iterator[str]:
                     yield inner
                 elif node.module in MODULES:
                     yield node.module
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    """Return the modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
 
 
 def room_of(module: str) -> str:
@@ -127,6 +142,25 @@ def test_login_on_demand_imports_little(module: str) -> None:
     loaded = set(loaded_by(f"import {module}")) - set(loaded_by("pass"))
     assert module in loaded
     assert [] == [name for name in HEAVY if name in loaded]
+
+
+def test_only_one_room_opens_devices() -> None:
+    """Only hardware/ imports what lists and opens devices: pyudev and fido2's HID part."""
+    users = {
+        room_of(module)
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for name in imported_names(node)
+        if name.partition(".")[0] == "pyudev" or f"{name}.".startswith("fido2.hid.")
+    }
+    assert {"hardware"} == users
+
+
+def test_finding_no_key_is_cheap() -> None:
+    """Listing keys where none is attached loads neither pyudev nor fido2."""
+    loaded = loaded_by("from pam_mfa.hardware import hotplug, node_opening, nodes")
+    assert "pam_mfa.hardware.hotplug" in loaded
+    assert not {"pyudev", "fido2", "ctypes", "logging"} & set(loaded)
 
 
 def test_pure_modules_touch_no_disk() -> None:
