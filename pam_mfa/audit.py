@@ -79,6 +79,8 @@ class Reason(enum.StrEnum):
     KEY_PIN_REFUSED = "key_pin_refused"
     UNPROVEN_ASSERTION = "unproven_assertion"
     POSSIBLE_CLONE = "possible_clone"
+    NOT_POSSIBLE = "not_possible"  # with these devices
+    DEVICES_CHANGED = "devices_changed"  # since the user was verified
 
 
 class DeviceField(NamedTuple):

@@ -8,7 +8,7 @@ and its record in the audit log: nothing is enabled that could not be recorded.
 import datetime
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,14 @@ BYPASS_LONGEST = 7 * 86400.0  # seconds
 _NO_LOGIN_UID = 0xFFFFFFFF  # of /proc/self/loginuid: nobody has logged in
 
 
+class TokenNotFreeError(RefusedError):
+    """There is no such token, or somebody has it; which, is for administrators to know."""
+
+
+class DevicesChangedError(RefusedError):
+    """A user's devices are not those any more that the user was verified with."""
+
+
 class PendingDevice(NamedTuple):
     """A device that is not enabled yet: its two codes must come first."""
 
@@ -51,6 +59,7 @@ class PendingDevice(NamedTuple):
     seed: Secret
     token: str = ""  # the serial number of a hardware token; "": a virtual device
     counter: int = 0  # the next one of an event-based token
+    beside: frozenset[str] | None = None  # serial numbers that its user must still have; no others
 
     def uri(self, issuer: str) -> str:
         """Return what the QR code holds; it is a secret."""
@@ -115,12 +124,12 @@ class Enabling:
         _require_room(user, chosen, devices)
         token = self._store.read_inventory(lambda db: inventory.find_token(db, serial_number))
         if token is None:
-            raise RefusedError(
+            raise TokenNotFreeError(
                 f"there is no token {serial_number} in the inventory",
                 hint="See: pam-mfa token list; bring it in with: pam-mfa token import FILE",
             )
         if token.user is not None:
-            raise RefusedError(
+            raise TokenNotFreeError(
                 f"the token {serial_number} belongs to {token.user}",
                 hint=f"Take it back first: pam-mfa deactivate {token.user} {serial_number}",
             )
@@ -133,6 +142,7 @@ class Enabling:
         Raises:
             RefusedError: the codes are not two consecutive ones of this device and this time, or
                 the seed is another device's.
+            DevicesChangedError: the user's devices are not those of ``pending.beside``.
             BrokenSystemError: the device could not be stored.
         """
         device = self._make_device(pending)
@@ -140,6 +150,7 @@ class Enabling:
         self._store.require_log()  # nothing is done that could not be recorded
         with self._files.lock():
             devices = self._files.read(pending.user)
+            _require_unchanged(pending.user, pending.beside, devices)
             _require_room(pending.user, pending.name, devices)
             self._take(pending, device, match)
             try:
@@ -156,11 +167,12 @@ class Enabling:
             # logs in before it is in the log.
         return device
 
-    def enable_recovery(self, user: str) -> list[str]:
+    def enable_recovery(self, user: str, *, beside: frozenset[str] | None = None) -> list[str]:
         """Make a new set of recovery codes in the place of an old one, and return them once.
 
         Raises:
             RefusedError: the user has eight devices.
+            DevicesChangedError: the user's devices are not those of ``beside``.
             BrokenSystemError: the set could not be stored; the old one stands.
         """
         require_user(user)
@@ -173,6 +185,7 @@ class Enabling:
         self._store.require_log()  # nothing is done that could not be recorded
         with self._files.lock():
             devices = self._files.read(user)
+            _require_unchanged(user, beside, devices)
             others = tuple(one for one in devices if not isinstance(one, RecoveryCodes))
             _require_room(user, made.name, others)
             self._replace(EventName.ENABLE_MFA_DEVICE, user, (devices, (*others, made)), made)
@@ -191,11 +204,13 @@ class Enabling:
         serial_number = serial_number_of("bypass", user, os.urandom(4).hex())
         expires_at = now + datetime.timedelta(seconds=seconds)
         hashes = self._hash_codes([made], user, serial_number)
-        bypass = Bypass(serial_number, "bypass", now, expires_at, hashes)
         self._store.require_log()  # nothing is done that could not be recorded
         with self._files.lock():
             devices = self._files.read(user)
             others = tuple(one for one in devices if not isinstance(one, Bypass))
+            # Two of one name would make the file unreadable, and the user may have taken it.
+            name = _free_name("bypass", others)
+            bypass = Bypass(serial_number, name, now, expires_at, hashes)
             self._replace(EventName.ISSUE_BYPASS, user, (devices, (*others, bypass)), bypass)
         return made
 
@@ -347,6 +362,26 @@ def _free_name(stem: str, devices: tuple[Device, ...]) -> str:
     taken = {device.name for device in devices}
     names = [stem, *(f"{stem}-{number}" for number in range(2, DEVICES_MAX + 2))]
     return next(name for name in names if name not in taken)
+
+
+def serial_numbers(devices: Iterable[Device]) -> frozenset[str]:
+    """Return which devices these are."""
+    return frozenset(device.serial_number for device in devices)
+
+
+def _require_unchanged(
+    user: str, beside: frozenset[str] | None, devices: tuple[Device, ...]
+) -> None:
+    """Refuse what was begun with other devices than the user has now.
+
+    Whoever began with a stolen password when there was no device must not go on beside the
+    user's first one; nor with a stolen device that was taken away meanwhile.
+    """
+    if beside is not None and beside != serial_numbers(devices):
+        raise DevicesChangedError(
+            f"the devices of {user} were changed meanwhile; nothing was enabled",
+            hint="Run the command again.",
+        )
 
 
 def _require_room(user: str, name: str, devices: tuple[Device, ...]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from pam_mfa import oath
 from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.errors import RefusedError
-from pam_mfa.lifecycle import Actor, Lifecycle, PendingDevice
+from pam_mfa.lifecycle import Actor, DevicesChangedError, Lifecycle, PendingDevice
 from pam_mfa.store import Change, Claim, Standing
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.verification import Ask, Attempt, Caller, Commit, Listen, Need, Tell, Verdict
@@ -45,7 +45,8 @@ def enroll(
         reason = Reason.NOT_ENROLLED
     else:
         lifecycle = Lifecycle(store, clock, Actor(caller.uid, caller.pid, None))
-        pending = lifecycle.begin_virtual(request.user)
+        # The first, or none: nobody who has only the password enables another beside it.
+        pending = lifecycle.begin_virtual(request.user)._replace(beside=frozenset())
         reason = yield from enable_device(lifecycle, pending, _INTRODUCTION)
     if reason is Reason.REQUESTED:
         return Verdict(Result.SUCCESS, reason)
@@ -71,6 +72,8 @@ def enable_device(
             return codes
         try:
             device = lifecycle.enable(pending, *codes)
+        except DevicesChangedError:
+            return Reason.DEVICES_CHANGED
         except RefusedError:
             yield Tell(_AGAIN)
             continue

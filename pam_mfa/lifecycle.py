@@ -20,7 +20,15 @@ from pam_mfa.devices import (
     count_devices,
     require_user,
 )
-from pam_mfa.enabling import Actor, Enabling, PendingDevice, current_actor
+from pam_mfa.enabling import (
+    Actor,
+    DevicesChangedError,
+    Enabling,
+    PendingDevice,
+    TokenNotFreeError,
+    current_actor,
+    serial_numbers,
+)
 from pam_mfa.errors import RefusedError, StateError
 from pam_mfa.factors import code, paper
 from pam_mfa.policy import SMS_REASON
@@ -193,9 +201,12 @@ def _moment(at: float) -> datetime.datetime | None:
 __all__ = [
     "Actor",
     "DeviceStatus",
+    "DevicesChangedError",
     "Lifecycle",
     "PendingDevice",
     "Standing",
+    "TokenNotFreeError",
     "current_actor",
     "refuse_sms",
+    "serial_numbers",
 ]

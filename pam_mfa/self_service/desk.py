@@ -15,11 +15,15 @@ from typing import NamedTuple
 
 from pam_mfa import oath
 from pam_mfa.audit import Event, EventName, Outcome, Reason
-from pam_mfa.devices import Bypass, Device
 from pam_mfa.enrolling import ask_codes, enable_device
 from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError, WireError
-from pam_mfa.factors import paper
-from pam_mfa.lifecycle import Actor, Lifecycle, PendingDevice
+from pam_mfa.lifecycle import (
+    Actor,
+    Lifecycle,
+    PendingDevice,
+    TokenNotFreeError,
+    serial_numbers,
+)
 from pam_mfa.listing import list_row, status_row
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 from pam_mfa.policy import Mode, Policy, Unenrolled
@@ -59,6 +63,22 @@ class _Refusal(NamedTuple):
 
     reason: Reason
     error: RefusedError
+
+
+class _UnservedError(RefusedError):
+    """A petition that was let through and all the same came to nothing."""
+
+    def __init__(self, message: str, reason: Reason | None, *, hint: str = "") -> None:
+        """Keep the reason for the record; None: there is one already."""
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class _Proof(NamedTuple):
+    """What a petition is built on, once its user was verified."""
+
+    devices: frozenset[str]  # serial numbers of those that the user had then
+    changes: list[Change]  # by the verification
 
 
 class _Case(NamedTuple):
@@ -111,7 +131,13 @@ def _serve(
             _record(store, petition, peer, refusal.reason)
             raise refusal.error
         lifecycle = Lifecycle(store, time.time, Actor(peer.uid, peer.pid, None))
-        return _act(_Case(petition, peer, policy, store, lifecycle, dialogue))
+        try:
+            return _act(_Case(petition, peer, policy, store, lifecycle, dialogue))
+        except RefusedError as error:
+            reason = error.reason if isinstance(error, _UnservedError) else Reason.NOT_POSSIBLE
+            if reason is not None:
+                _record(store, petition, peer, reason)
+            raise
     finally:
         store.close()
 
@@ -121,7 +147,7 @@ def _find_refusal(petition: Petition, peer: Peer, policy: Policy) -> _Refusal | 
         own_name = pwd.getpwuid(peer.uid).pw_name
     except (KeyError, OverflowError):
         own_name = ""
-    if petition.user != own_name:
+    if not own_name or petition.user != own_name:
         error = RefusedError(
             f"you may see and change your own devices only, those of {own_name or 'nobody'}",
             hint="An administrator acts for others: sudo pam-mfa ...",
@@ -195,29 +221,32 @@ def _act(case: _Case) -> list[dict[str, object]]:
     if operation is Operation.STATUS:
         standing = case.lifecycle.standing(user)
         return [status_row(user, one, standing) for one in case.lifecycle.device_statuses(user)]
-    changes = _verify(case)
+    proof = _verify(case)
     if operation is Operation.RESYNC:
-        _resync(case, changes)
+        _resync(case, proof.changes)
     elif operation is Operation.DEACTIVATE:
         # Never the last one: that would be to switch the second factor off.
         gone = case.lifecycle.deactivate(user, case.petition.serial_number)
         case.dialogue.tell(f"Deactivated {gone.serial_number} of {user}.")
     elif operation is Operation.ENABLE_RECOVERY:
-        _enable_recovery(case)
+        _enable_recovery(case, proof)
     else:
-        _enable(case)
+        _enable(case, proof)
     return []
 
 
-def _verify(case: _Case) -> list[Change]:
-    """Have the user verify with a device, where there is one; return what that changed.
+def _verify(case: _Case) -> _Proof:
+    """Have the user verify with a device, where there is one.
+
+    A bypass that has expired is one, here as at a login: it verifies nobody, and whoever has the
+    password only must not begin anew.
 
     Raises:
         RefusedError: that failed; it is recorded and counted like a login's.
     """
-    devices = case.lifecycle.list_devices(case.petition.user)
-    if not any(_is_usable(device) for device in devices):
-        return []
+    devices = serial_numbers(case.lifecycle.list_devices(case.petition.user))
+    if not devices:
+        return _Proof(devices, [])
     case.dialogue.tell(_VERIFY)
     request = Request(
         nonce=b"",
@@ -232,16 +261,13 @@ def _verify(case: _Case) -> list[Change]:
     running = attempt(request, caller, policy, case.store, time.time)
     verdict, changes = case.dialogue.drive(running, case.store)
     if verdict.result is not Result.SUCCESS:
-        raise RefusedError(
+        raise _UnservedError(
             "you were not verified, so nothing was changed",
+            None,
             hint="Use another of your devices or a recovery code. If you have lost them all, "
             "ask your administrator for a bypass code.",
         )
-    return changes
-
-
-def _is_usable(device: Device) -> bool:
-    return not (isinstance(device, Bypass) and paper.is_expired(device, time.time()))
+    return _Proof(devices, changes)
 
 
 def _resync(case: _Case, changes: list[Change]) -> None:
@@ -259,24 +285,28 @@ def _resync(case: _Case, changes: list[Change]) -> None:
     case.dialogue.tell(f"Resynchronized {serial_number} of {user}.")
 
 
-def _enable_recovery(case: _Case) -> None:
-    codes = case.lifecycle.enable_recovery(case.petition.user)
+def _enable_recovery(case: _Case, proof: _Proof) -> None:
+    codes = case.lifecycle.enable_recovery(case.petition.user, beside=proof.devices)
     case.dialogue.tell("Recovery codes, each good once. Print them; they are not shown again.")
     for code in codes:
         case.dialogue.tell(f"  {code}")
 
 
-def _enable(case: _Case) -> None:
-    pending = _begin(case)
+def _enable(case: _Case, proof: _Proof) -> None:
+    pending = _begin(case)._replace(beside=proof.devices)
     if case.petition.first_code:
         device = case.lifecycle.enable(pending, *_codes(case))
         case.dialogue.tell(f"Enabled {device.serial_number} for {pending.user}.")
         return
     running = enable_device(case.lifecycle, pending, _SCAN)
     reason, _ = case.dialogue.drive(running, case.store)
+    if reason is Reason.DEVICES_CHANGED:
+        sentence = "your devices were changed meanwhile; nothing was enabled"
+        raise _UnservedError(sentence, reason, hint="Run the command again.")
     if reason is not Reason.REQUESTED:
-        raise RefusedError(
+        raise _UnservedError(
             "there were no two consecutive codes of the new device; nothing was enabled",
+            reason,
             hint="Run the command again. If it fails again, compare clocks: date -u",
         )
 
@@ -284,7 +314,14 @@ def _enable(case: _Case) -> None:
 def _begin(case: _Case) -> PendingDevice:
     petition, name = case.petition, case.petition.name or None
     if petition.operation is Operation.ENABLE_TOKEN:
-        return case.lifecycle.begin_token(petition.user, petition.serial_number, name)
+        try:
+            return case.lifecycle.begin_token(petition.user, petition.serial_number, name)
+        except TokenNotFreeError:
+            # Whether there is one, and whose it is, is nothing for other users.
+            raise RefusedError(
+                f"there is no token {petition.serial_number} that is free",
+                hint="Compare the number on its back. If it is right, ask your administrator.",
+            ) from None
     seed = oath.parse_seed(petition.secret) if petition.secret else None
     parameters = _parse_parameters(petition)
     return case.lifecycle.begin_virtual(petition.user, name, seed=seed, parameters=parameters)
@@ -312,5 +349,5 @@ def _codes(case: _Case) -> tuple[str, str]:
         return case.petition.first_code, case.petition.second_code
     answers, _ = case.dialogue.drive(ask_codes(), case.store)
     if isinstance(answers, Reason):
-        raise RefusedError("there was no answer; nothing was changed")
+        raise _UnservedError("there was no answer; nothing was changed", answers)
     return answers

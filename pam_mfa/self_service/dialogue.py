@@ -79,6 +79,8 @@ class Dialogue:
 
         Called from C code, which no exception may cross.
         """
+        if style not in set(Style):
+            return None
         with contextlib.suppress(OSError, WireError):
             self.show(Style(style), text)
             if style in (Style.ECHO_OFF, Style.ECHO_ON):

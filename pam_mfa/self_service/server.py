@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from pam_mfa.self_service.desk import LONGEST
 from pam_mfa.verifier.budget import Budget, Limits
@@ -44,6 +44,7 @@ class Server:
         self._idle = idle
         self._budget = Budget(LIMITS, time.monotonic())
         self._desks: dict[int, _Desk] = {}  # by the pidfd
+        self._closers: list[int] = []  # process ids
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
         self._signals = _pipe_of_signals()
@@ -61,7 +62,7 @@ class Server:
                 else:
                     self._ended(number)
             now = time.monotonic()
-            self._end_late(now)
+            self._tidy(now)
             quiet_since = now if self._desks else quiet_since
             if self._idle is not None and now - quiet_since > self._idle:
                 return
@@ -73,10 +74,12 @@ class Server:
             tell_error(f"a petition could not be accepted: {error.strerror}")
             time.sleep(0.1)
             return
-        with accepted:
-            uid = peer_of(accepted).uid
-            if self._budget.open(uid, time.monotonic()):
+        uid = peer_of(accepted).uid
+        if self._budget.open(uid, time.monotonic()):
+            with accepted:
                 self._start(accepted, uid)
+        else:
+            self._turn_away(accepted)
 
     def _start(self, accepted: socket.socket, uid: int) -> None:
         number = accepted.fileno()
@@ -93,6 +96,24 @@ class Server:
         self._desks[watcher] = _Desk(process, uid, time.monotonic() + LONGEST + _OVERTIME)
         self._poll.register(watcher, select.POLLIN)
 
+    def _turn_away(self, accepted: socket.socket) -> None:
+        """Close a connection that is not served, in a process that ends with that.
+
+        With it goes what was sent along: a TCP socket that lingers would hold up this process,
+        and so everybody. The kernel does not let it hold up a process on its way out.
+        """
+        with accepted, contextlib.suppress(OSError):  # no process: the close must do
+            reader, writer = os.pipe()
+            try:
+                closer = os.fork()
+                if closer == 0:
+                    _end_after(reader, writer)
+                self._closers.append(closer)
+                accepted.close()  # not the last one: the closer's is
+            finally:
+                os.close(reader)
+                os.close(writer)
+
     def _ended(self, watcher: int) -> None:
         self._poll.unregister(watcher)
         os.close(watcher)
@@ -100,10 +121,28 @@ class Server:
         desk.process.wait()
         self._budget.close(desk.uid)
 
-    def _end_late(self, now: float) -> None:
+    def _tidy(self, now: float) -> None:
+        self._closers = [one for one in self._closers if _is_running(one)]
         for desk in self._desks.values():
             if now > desk.ends_at:  # blocked by what its user sent along
-                desk.process.kill()
+                with contextlib.suppress(PermissionError):  # it is not root any more
+                    desk.process.kill()
+
+
+def _end_after(reader: int, writer: int) -> NoReturn:
+    """End this process when its parent has closed its end of a pipe."""
+    try:
+        os.close(writer)
+        os.read(reader, 1)
+    finally:
+        os._exit(0)
+
+
+def _is_running(child: int) -> bool:
+    try:
+        return os.waitpid(child, os.WNOHANG) == (0, 0)
+    except ChildProcessError:
+        return False
 
 
 def serve_until_stopped(listener: socket.socket, root: str, *, idle: float | None) -> None:

@@ -38,25 +38,9 @@ FLOORS = (
 RANKS = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 # Each of these costs a login on demand more than the code's own verification.
 HEAVY = (
-<<<<<<< ours
-    "asyncio",
-    "dataclasses",
-    "inspect",
-    "click",
-    "rich",
-    "segno",
-    "argparse",
-    "ctypes",
-    "pam",
-    "fido2",
-    "pyudev",
-    "threading",
-)
-=======
     "asyncio", "dataclasses", "inspect", "click", "rich", "segno", "argparse", "ctypes", "pam",
-    "fido2", "pyudev",
+    "fido2", "pyudev", "threading",
 )  # fmt: skip
->>>>>>> theirs
 
 
 def module_of(path: Path) -> str:

@@ -11,17 +11,26 @@ from typing import Any
 import pytest
 from doubles import OTHER_SEED, SEED, START, STEP, Clock, code_of, make_layout, make_request
 
+from pam_mfa import oath
 from pam_mfa.audit import AuditLog, Reason
 from pam_mfa.devices import VirtualDevice
+from pam_mfa.enrolling import enroll
 from pam_mfa.errors import AuditError, RefusedError, StateError
-from pam_mfa.lifecycle import Actor, Lifecycle, Standing, current_actor, refuse_sms
+from pam_mfa.lifecycle import (
+    Actor,
+    DevicesChangedError,
+    Lifecycle,
+    Standing,
+    current_actor,
+    refuse_sms,
+)
 from pam_mfa.oath import Algorithm, Parameters
 from pam_mfa.policy import Policy
 from pam_mfa.secret import Secret
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
-from pam_mfa.verification import Ask, Caller, Commit, Listen, attempt
-from pam_mfa.wire import Result
+from pam_mfa.verification import Ask, Caller, Commit, Listen, Tell, Verdict, attempt
+from pam_mfa.wire import Phase, Result
 
 PAIR = (code_of(SEED, STEP), code_of(SEED, STEP + 1))
 PHONE = "virtual/alice/phone"
@@ -241,6 +250,49 @@ def test_same_name_at_once(host: Host) -> None:
         host.lifecycle.enable(
             second, code_of(second.seed, STEP + 1), code_of(second.seed, STEP + 2)
         )
+
+
+def test_first_device_only(host: Host) -> None:
+    """A device that was to be the user's first is refused when there is another meanwhile."""
+    pending = host.lifecycle.begin_virtual("alice", "new", seed=OTHER_SEED)
+    host.enable()
+    codes = (code_of(OTHER_SEED, STEP), code_of(OTHER_SEED, STEP + 1))
+    with pytest.raises(DevicesChangedError):
+        host.lifecycle.enable(pending._replace(beside=frozenset()), *codes)
+    with pytest.raises(DevicesChangedError):
+        host.lifecycle.enable_recovery("alice", beside=frozenset())
+    assert ["phone"] == [device.name for device in host.lifecycle.list_devices("alice")]
+    # Nothing of it was used up or kept, so by a verified user it can be enabled after all.
+    host.lifecycle.enable(pending._replace(beside=frozenset([PHONE])), *codes)
+
+
+def test_enrolling_beside_another_device(host: Host) -> None:
+    """Enrolling at a login, by the password alone, ends when a device was enabled meanwhile."""
+    caller = Caller(1, 0, may_verify=True)
+    request = make_request("alice", phase=Phase.ACCOUNT)
+    running = enroll(request, caller, host.store, host.clock)
+    needs = iter(running)
+    shown = ""
+    while not isinstance(need := next(needs), Ask):
+        shown += f"{need.text} " if isinstance(need, Tell) else ""
+    seed = oath.parse_seed(shown.rpartition(": ")[2])
+    host.enable()
+    assert isinstance(next(needs), Listen)
+    assert isinstance(running.send(code_of(seed, STEP)), Ask)
+    assert isinstance(next(needs), Listen)
+    refused = running.send(code_of(seed, STEP + 1))
+    assert isinstance(refused, Commit)
+    with pytest.raises(StopIteration) as end:
+        running.send(host.store.commit([refused.claim])[0])
+    assert Verdict(Result.DENIED, Reason.DEVICES_CHANGED) == end.value.value
+    assert ["phone"] == [device.name for device in host.lifecycle.list_devices("alice")]
+
+
+def test_device_named_as_a_bypass(host: Host) -> None:
+    """A user's device named "bypass" does not make the file with a bypass in it unreadable."""
+    host.enable("bypass")
+    host.lifecycle.issue_bypass("alice", 3600)
+    assert ["bypass", "bypass-2"] == [one.name for one in host.lifecycle.list_devices("alice")]
 
 
 def test_ninth_device(host: Host) -> None:
