@@ -67,15 +67,17 @@ class Assertion:
     def _find_credentials(self, request: Request, *, is_verified: bool) -> list[Credential]:
         """Return the credentials that may answer, the newest first."""
         rp_id_hash = hash_rp_id(request.rp_id)
-        if self.parts.faults.is_on(Fault.OTHER_CREDENTIAL):
-            return [make_stranger(rp_id_hash)]
+        held = self.parts.memory.find_credentials(rp_id_hash)
         is_listed = request.parameters.has(ALLOW_LIST)
         allowed = [each.require("id", bytes) for each in request.parameters.find_maps(ALLOW_LIST)]
         if is_listed and not allowed:
             raise StatusError(Status.INVALID_PARAMETER)
+        if self.parts.faults.is_on(Fault.OTHER_CREDENTIAL):
+            others = [each for each in held if each.credential_id not in allowed]
+            return [*others, make_stranger(rp_id_hash)][:1]
         return [
             each
-            for each in self.parts.memory.find_credentials(rp_id_hash)
+            for each in held
             if (each.credential_id in allowed if is_listed else each.is_discoverable)
             and each.is_open(is_verified=is_verified, is_listed=is_listed)
         ]

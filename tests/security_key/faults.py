@@ -29,7 +29,7 @@ class Fault(StrEnum):
     DEEP_CBOR = "deep-cbor"
     LONG_CBOR = "long-cbor"
     # What is asserted
-    OTHER_CREDENTIAL = "other-credential"
+    OTHER_CREDENTIAL = "other-credential"  # another user's on this key, or one of nobody's
     UNASKED_CREDENTIAL_ID = "unasked-credential-id"
     WRONG_RP_ID_HASH = "wrong-rp-id-hash"
     WRONG_USER_HANDLE = "wrong-user-handle"

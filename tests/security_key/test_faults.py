@@ -85,6 +85,15 @@ def test_other_credential(enrolled: Enrolled) -> None:
             enrolled.verify(response)
 
 
+def test_credential_of_another_user(enrolled: Enrolled) -> None:
+    """Asked for one user's credential, the key signs well with another's that it holds."""
+    other = credential_of(register(enrolled.ctap, b"bob"))
+    enrolled.faults.switch_on(Fault.OTHER_CREDENTIAL)
+    response = enrolled.sign_in()
+    verify_assertion(response, other.public_key)
+    assert other.credential_id == response.credential["id"]
+
+
 def test_unasked_credential_id(enrolled: Enrolled) -> None:
     """The right key signs, under an id that was not asked for."""
     enrolled.faults.switch_on(Fault.UNASKED_CREDENTIAL_ID)

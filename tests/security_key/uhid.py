@@ -16,7 +16,7 @@ from security_key.model import Model
 from security_key.server import strip_report_number
 
 DEVICE = "/dev/uhid"
-EVENT = 4380  # bytes: a type and the largest of its contents
+EVENT = 4376  # bytes: a type and the largest of its contents
 DATA = 4096
 BUS_USB = 0x03
 BURST, PAUSE = 32, 0.005  # hidraw keeps 64 packets for a host that is slow, and drops the rest
