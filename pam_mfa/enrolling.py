@@ -39,11 +39,10 @@ def enroll(
     enrollment = store.read_enrollment(request.user)
     if enrollment.standing is Standing.ENROLLED:
         return Verdict(Result.IGNORE)
-    if enrollment.standing is Standing.UNREADABLE:
-        reason = Reason.DEVICES_UNREADABLE
-    elif caller.uid != 0 or request.uid is None:  # only a host program knows the first factor
-        reason = Reason.NOT_ENROLLED
-    else:
+    # Only a host program, which is root, knows that the first factor was accepted.
+    may_enroll = caller.uid == 0 and request.uid is not None
+    reason = find_refusal(enrollment.standing, may_enroll=may_enroll)
+    if reason is None:
         lifecycle = Lifecycle(store, clock, Actor(caller.uid, caller.pid, None))
         # The first, or none: nobody who has only the password enables another beside it.
         pending = lifecycle.begin_virtual(request.user)._replace(beside=frozenset())
@@ -53,6 +52,13 @@ def enroll(
     change = Change(accepted=False, events=(_refusal(request, caller, reason, clock()),))
     yield Commit(Claim(enrollment.user_key, (), lambda _: change))
     return Verdict(Result.DENIED, reason)
+
+
+def find_refusal(standing: Standing, *, may_enroll: bool) -> Reason | None:
+    """Return why a user who has no device that works is refused, or None: they enable one now."""
+    if standing is Standing.UNREADABLE:
+        return Reason.DEVICES_UNREADABLE
+    return None if may_enroll else Reason.NOT_ENROLLED
 
 
 def enable_device(

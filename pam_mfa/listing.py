@@ -3,8 +3,8 @@
 
 import datetime
 
-from pam_mfa.devices import Device
-from pam_mfa.lifecycle import DeviceStatus, Standing
+from pam_mfa.devices import Bypass, Device
+from pam_mfa.lifecycle import DeviceStatus, UserStatus
 
 
 def list_row(user: str, device: Device) -> dict[str, object]:
@@ -18,17 +18,32 @@ def list_row(user: str, device: Device) -> dict[str, object]:
     }
 
 
-def status_row(user: str, found: DeviceStatus, standing: Standing) -> dict[str, object]:
-    """Return a device and what became of it as ``pam-mfa status`` shows it."""
-    until = standing.locked_until
+def status_row(status: UserStatus) -> dict[str, object]:
+    """Return a user, with each device and what became of it, as ``pam-mfa status`` has them."""
+    until = status.locked_until
     return {
-        "user": user,
-        "serial_number": found.device.serial_number,
-        "type": found.device.type,
-        "last_used_at": utc(found.last_used_at) if found.last_used_at else "never",
-        "drift": found.drift,
-        "codes_left": "" if found.codes_left is None else found.codes_left,
-        "locked_until": utc(until) if until else "",
+        "user": status.user,
+        "standing": status.standing.value,
+        "problem": status.problem or None,
+        "locked_until": utc(until) if until else None,
+        "recent_failures": status.recent_failures,
+        "devices": [_device_row(one) for one in status.devices],
+    }
+
+
+def _device_row(one: DeviceStatus) -> dict[str, object]:
+    device = one.device
+    return {
+        "serial_number": device.serial_number,
+        "type": device.type,
+        "name": device.name,
+        "enabled_at": utc(device.enabled_at),
+        "last_used_at": utc(one.last_used_at) if one.last_used_at else None,
+        "drift": one.drift,
+        "codes_left": one.codes_left,
+        "expires_at": utc(device.expires_at) if isinstance(device, Bypass) else None,
+        "weak": one.is_weak,
+        "problem": one.problem or None,
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from pam_mfa import __version__
-from pam_mfa.cli import attempt, devices, policy, tokens, users
+from pam_mfa.cli import attempt, devices, policy, report, status, tokens, users
 from pam_mfa.cli.session import Session
 from pam_mfa.errors import PamMfaError
 
@@ -34,7 +34,8 @@ for _command in (
     devices.list_devices,
     devices.resync,
     devices.deactivate,
-    users.status,
+    status.status,
+    report.report,
     users.unlock,
     users.bypass,
     tokens.token,

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pam_mfa.errors import RefusedError
-from pam_mfa.lifecycle import Actor, Lifecycle, current_actor
+from pam_mfa.lifecycle import Actor, Lifecycle, open_store
 from pam_mfa.self_service.client import send_petition
 from pam_mfa.self_service.protocol import Petition
 from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.layout import Layout, drop_privileges, make_directories, make_own_directories
+from pam_mfa.store.layout import Layout
 from pam_mfa.token_stock import TokenStock
 from pam_mfa.wire import Style
 
@@ -53,15 +54,7 @@ class Session:
         Raises:
             RefusedError: the caller is not root.
         """
-        if os.geteuid() != 0:
-            raise RefusedError("only root may do this", hint="Run the command with sudo.")
-        if not self.layout.root.is_dir():
-            raise RefusedError(f"there is no directory {self.layout.root} to act under")
-        actor = current_actor()
-        make_directories(self.layout)
-        drop_privileges()
-        make_own_directories(self.layout)
-        store = EmbeddedStore(self.layout)
+        store, actor = open_store(self.layout)
         click.get_current_context().call_on_close(store.close)
         return store, actor
 
@@ -135,6 +128,15 @@ def show(rows: list[dict[str, object]], *, as_json: bool, empty: str) -> None:
         click.echo(empty)
     else:
         _table(rows[0].keys(), rows)
+
+
+def print_json(rows: Iterable[dict[str, object]]) -> None:
+    """Print rows as JSON as they come: there may be 100,000."""
+    separator = "[\n"
+    for row in rows:
+        click.echo(separator + textwrap.indent(json.dumps(row, indent=2), "  "), nl=False)
+        separator = ",\n"
+    click.echo("[]" if separator == "[\n" else "\n]")
 
 
 def _table(columns: Iterable[str], rows: list[dict[str, object]]) -> None:

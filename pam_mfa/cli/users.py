@@ -1,38 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pam-mfa status``, ``unlock`` and ``bypass``."""
+"""``pam-mfa unlock`` and ``bypass``."""
 
 import click
 
-from pam_mfa.cli.session import Session, json_option, pass_session, show
+from pam_mfa.cli.session import Session, pass_session
 from pam_mfa.errors import RefusedError
-from pam_mfa.listing import status_row, utc
 from pam_mfa.policy import parse_duration
-from pam_mfa.self_service.protocol import Operation, Petition
-
-
-@click.command()
-@click.argument("user", required=False)
-@json_option
-@pass_session
-def status(session: Session, user: str | None, *, as_json: bool) -> None:
-    """Show who can log in by what: last use, drift, codes left, locks."""
-    if session.is_own:
-        user = user or session.own_name
-        rows = session.petition(Petition(Operation.STATUS, user))
-        show(rows, as_json=as_json, empty=f"{user} has no MFA device.")
-        return
-    lifecycle = session.lifecycle
-    rows = [
-        status_row(owner, found, lifecycle.standing(owner))
-        for owner in ([user] if user else lifecycle.users())
-        for found in lifecycle.device_statuses(owner)
-    ]
-    nobody = f"{user} has no MFA device." if user else "No user has an MFA device."
-    show(rows, as_json=as_json, empty=nobody)
-    if user and not as_json:
-        until = lifecycle.standing(user).locked_until
-        if until is not None:
-            click.echo(f"{user} is locked until {utc(until)}; to end it: pam-mfa unlock {user}")
 
 
 @click.command()

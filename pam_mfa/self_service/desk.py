@@ -219,8 +219,7 @@ def _act(case: _Case) -> list[dict[str, object]]:
     if operation is Operation.LIST:
         return [list_row(user, device) for device in case.lifecycle.list_devices(user)]
     if operation is Operation.STATUS:
-        standing = case.lifecycle.standing(user)
-        return [status_row(user, one, standing) for one in case.lifecycle.device_statuses(user)]
+        return [status_row(one) for one in case.lifecycle.user_statuses([user])]
     proof = _verify(case)
     if operation is Operation.RESYNC:
         _resync(case, proof.changes)

@@ -11,6 +11,7 @@ import os
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pam_mfa.devices import Device, format_devices, parse_devices
 from pam_mfa.document import SIZE_MAX, parse_document
@@ -36,6 +37,17 @@ def encode_user(user: str) -> str:
         return encoded
     # "%%" stands in no plain encoding, so no name can be made to collide with a hashed one.
     return f"{encoded[:100].rpartition('%')[0]}%%{hashlib.sha256(raw).hexdigest()}"
+
+
+def _decode_user(stem: str) -> str:
+    return urllib.parse.unquote_to_bytes(stem).decode("utf-8", "surrogateescape")
+
+
+class Entry(NamedTuple):
+    """A device file in the directory."""
+
+    user: str  # the file's own name, where it cannot be told whose it is
+    problem: str  # why it cannot; "" where it can
 
 
 class DeviceFiles:
@@ -81,14 +93,41 @@ class DeviceFiles:
         replace_file(self.path(user), format_devices(user, devices), 0o600)
 
     def users(self) -> Iterator[str]:
-        """Go through the users that have a device file, by name."""
-        for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
-            stem = path.name.removesuffix(_SUFFIX)
-            if "%%" not in stem:
-                raw = urllib.parse.unquote_to_bytes(stem)
-                yield raw.decode("utf-8", "surrogateescape")
-            else:
-                yield self._name_inside(path)
+        """Go through the users that have a device file, by name.
+
+        Raises:
+            BrokenSystemError: it cannot be told whose a file is.
+        """
+        for entry in self.entries():
+            if entry.problem:
+                raise UnsafeFileError(
+                    entry.problem, hint="The others are shown all the same by: pam-mfa status"
+                )
+            yield entry.user
+
+    def entries(self) -> list[Entry]:
+        """Return whose device files there are, by name, and those that are nobody's.
+
+        Raises:
+            UnsafeFileError: the directory cannot be read.
+        """
+        try:
+            # Names only: there may be 100,000.
+            names = os.listdir(self._directory)  # noqa: PTH208
+        except OSError as error:
+            raise UnsafeFileError(f"{self._directory} cannot be read: {error.strerror}") from error
+        stems = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
+        return sorted(self._entry(stem) for stem in stems)
+
+    def _entry(self, stem: str) -> Entry:
+        path = self._directory / f"{stem}{_SUFFIX}"
+        try:
+            user = self._name_inside(path) if "%%" in stem else _decode_user(stem)
+        except (BrokenSystemError, FileNotFoundError) as error:
+            return Entry(stem, str(error))
+        if encode_user(user) != stem:
+            return Entry(stem, f"{path} has a name that no user's device file has")
+        return Entry(user, "")
 
     def _name_inside(self, path: Path) -> str:
         data = read_file(path, owners={os.geteuid()}, forbidden=0o077, size_max=SIZE_MAX)

@@ -18,10 +18,17 @@ from pam_mfa.devices import (
     parse_devices,
 )
 from pam_mfa.errors import DocumentError, SealError, UnsafeFileError
+from pam_mfa.lockout import LockState
 from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.secret import Secret
 from pam_mfa.store.device_files import DeviceFiles, encode_user
-from pam_mfa.store.enrollment import DeviceState, Enrollment, OpenDevice, Standing
+from pam_mfa.store.enrollment import (
+    DeviceState,
+    Enrollment,
+    OpenDevice,
+    Standing,
+    standing_of,
+)
 from pam_mfa.store.files import require_private_directory
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
@@ -60,14 +67,13 @@ class EmbeddedStore:
             devices = self.device_files.read(user)
         except (UnsafeFileError, DocumentError) as error:
             return self._decoy_enrollment(user, Standing.UNREADABLE, str(error))
-        if not devices:
-            return self._decoy_enrollment(user, Standing.NOT_ENROLLED, "")
         paper = tuple(one for one in devices if isinstance(one, RecoveryCodes | Bypass))
         keys = tuple(one for one in devices if isinstance(one, FidoDevice))
         opened, problems = self._open_devices(user, devices)
-        if not opened and not paper and not keys:
-            return self._decoy_enrollment(user, Standing.UNREADABLE, problems)
-        return Enrollment(encode_user(user), Standing.ENROLLED, opened, paper, keys, problems)
+        standing = standing_of(devices, (*opened, *paper, *keys))
+        if standing is not Standing.ENROLLED:
+            return self._decoy_enrollment(user, standing, problems)
+        return Enrollment(encode_user(user), standing, opened, paper, keys, problems)
 
     def code_hash(self, code: str, user: str, serial_number: str) -> str:
         """Return the keyed hash of a code on paper."""
@@ -88,6 +94,15 @@ class EmbeddedStore:
             StateError: it cannot be read.
         """
         return self._ledger.read_devices(serial_numbers)
+
+    def read_locks(self, users: Sequence[str]) -> dict[str, LockState]:
+        """Return the wrong codes and locks of users, by name; those without any are left out.
+
+        Raises:
+            StateError: they cannot be read.
+        """
+        keys = {encode_user(user): user for user in users}
+        return {keys[key]: lock for key, lock in self._ledger.read_locks([*keys]).items()}
 
     def read_inventory(self, look: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Return what a look at the inventory gives.

@@ -2,6 +2,7 @@
 """A user's devices, opened for one attempt."""
 
 import enum
+from collections.abc import Sized
 from typing import NamedTuple
 
 from pam_mfa.devices import CodeDevice, FidoDevice, PaperDevice
@@ -14,6 +15,13 @@ class Standing(enum.Enum):
     ENROLLED = "enrolled"
     NOT_ENROLLED = "not enrolled"
     UNREADABLE = "unreadable"  # there is a device file, and nothing in it can be used
+
+
+def standing_of(devices: Sized, usable: Sized) -> Standing:
+    """Return a user's standing, from the devices of the file and those of them that open."""
+    if not devices:
+        return Standing.NOT_ENROLLED
+    return Standing.ENROLLED if usable else Standing.UNREADABLE
 
 
 class DeviceState(NamedTuple):

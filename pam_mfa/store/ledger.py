@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from pam_mfa.audit import AuditLog, Event, format_event
 from pam_mfa.errors import BrokenSystemError, StateError
+from pam_mfa.lockout import LockState
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.state import Change, Claim, Outbox, State
@@ -67,6 +68,10 @@ class Ledger:
     def read_devices(self, serial_numbers: Sequence[str]) -> dict[str, DeviceState]:
         """Return what is known of devices."""
         return self._state.read_devices(serial_numbers)
+
+    def read_locks(self, user_keys: Sequence[str]) -> dict[str, LockState]:
+        """Return the wrong codes and locks of users."""
+        return self._state.read_locks(user_keys)
 
     def read_inventory(self, look: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Return what a look at the inventory gives."""

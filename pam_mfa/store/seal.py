@@ -22,6 +22,7 @@ from pam_mfa.store.layout import Layout
 
 KEY_BYTES = 32
 NONCE_BYTES = 12  # NIST SP 800-38D, 8.2.1
+_TAG_BYTES = 16  # NIST SP 800-38D, 5.2.1.2
 CREDENTIAL = "pam-mfa.seal"
 _PREFIX = "sealed:v1:"
 
@@ -58,6 +59,18 @@ class Sealer:
                 hint="It was sealed by another key, for another user or device, or changed. "
                 "Deactivate the device and enable it again.",
             ) from error
+
+    @staticmethod
+    def sealed_bits(sealed: str) -> int:
+        """Return how many bits a sealed secret has, by its length: nothing is opened.
+
+        0: it is no sealed secret.
+        """
+        try:
+            length = len(base64.b64decode(sealed.removeprefix(_PREFIX)))
+        except ValueError:
+            return 0
+        return max(0, length - NONCE_BYTES - _TAG_BYTES) * 8
 
     def pseudonym(self, text: str) -> str:
         """Return a keyed hash that stands for a text which must not be written down."""

@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pam_mfa.audit import Event
 from pam_mfa.errors import StateError, UnsafeFileError
@@ -43,7 +43,9 @@ _UPDATE_DRIFT = "UPDATE used_step SET drift = ? WHERE serial_number = ?"
 
 # Two subqueries: min() and max() together would read the whole table.
 _OUTBOX_IDS = "SELECT (SELECT min(id) FROM outbox), (SELECT max(id) FROM outbox)"
-_DEVICE = "SELECT step, drift, used_at FROM used_step WHERE serial_number = ?"
+_DEVICES = "SELECT serial_number, step, drift, used_at FROM used_step WHERE serial_number IN "
+_LOCKS = "SELECT user, failures, locked_until FROM lock_state WHERE user IN "
+_KEYS_MAX = 500  # of one query
 _INSERT_LINE = "INSERT INTO outbox(line) VALUES(?)"
 
 
@@ -142,13 +144,16 @@ class State:
         Raises:
             StateError: it cannot be read.
         """
-        with self._translated():
-            connection = self._open()
-            rows = {
-                serial_number: connection.execute(_DEVICE, (serial_number,)).fetchone()
-                for serial_number in serial_numbers
-            }
-        return {serial_number: DeviceState(*row) for serial_number, row in rows.items() if row}
+        rows = self._select(_DEVICES, serial_numbers)
+        return {str(row[0]): DeviceState(*row[1:]) for row in rows}
+
+    def read_locks(self, user_keys: Sequence[str]) -> dict[str, LockState]:
+        """Return the wrong codes and locks of users; those without a record are left out.
+
+        Raises:
+            StateError: they cannot be read.
+        """
+        return {str(row[0]): _lock(row[1:]) for row in self._select(_LOCKS, user_keys)}
 
     def read_inventory(self, look: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Return what a look at the inventory gives.
@@ -158,6 +163,17 @@ class State:
         """
         with self._translated():
             return look(self._open())
+
+    def _select(self, query: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Return the rows of these keys, hundreds by one query."""
+        rows = []
+        with self._translated():
+            connection = self._open()
+            for at in range(0, len(keys), _KEYS_MAX):
+                part = keys[at : at + _KEYS_MAX]
+                marks = ",".join("?" * len(part))
+                rows += connection.execute(f"{query}({marks})", tuple(part)).fetchall()
+        return rows
 
     def close(self) -> None:
         """Close the database."""
@@ -261,7 +277,11 @@ def _read_lock(connection: sqlite3.Connection, user_key: str) -> LockState:
     row = connection.execute(
         "SELECT failures, locked_until FROM lock_state WHERE user = ?", (user_key,)
     ).fetchone()
-    return LockState(tuple(map(float, row[0].split())), row[1]) if row else LockState()
+    return _lock(row) if row else LockState()
+
+
+def _lock(row: tuple[str, float]) -> LockState:
+    return LockState(tuple(map(float, row[0].split())), row[1])
 
 
 def _read_steps(connection: sqlite3.Connection, serial_numbers: Sequence[str]) -> dict[str, int]:

@@ -2,15 +2,15 @@
 """The order of the steps of one attempt."""
 
 from pam_mfa.audit import Reason
-from pam_mfa.policy import Action, Mode, Policy, Unenrolled, asks_everyone, decide
+from pam_mfa.policy import Action, Policy, asks_everyone, decide
 from pam_mfa.store import Standing, Store
 from pam_mfa.verification.codes import verify_code
 from pam_mfa.verification.needs import Ask, Attempt, Caller, Clock, Machine, Verdict
-from pam_mfa.verification.scene import Scene, record, set_scene
+from pam_mfa.verification.rules import apply_mode, is_remote, judge_unenrolled
+from pam_mfa.verification.scene import record, set_scene
 from pam_mfa.wire import Request, Result
 
 PROMPT = "Verification code: "
-_REMOTE_SERVICES = ("sshd",)
 
 
 def attempt(  # noqa: PLR0913, PLR0917 - what one attempt is made of
@@ -49,7 +49,8 @@ def attempt(  # noqa: PLR0913, PLR0917 - what one attempt is made of
         if not caller.may_verify:
             return (yield from record(scene, clock, Reason.CALLER_NOT_ALLOWED, Result.DENIED))
         if scene.enrollment.standing is Standing.NOT_ENROLLED and not asks_everyone(policy):
-            return (yield from _pass_unenrolled(scene, clock))
+            end = judge_unenrolled(policy, has_account=request.uid is not None)
+            return (yield from record(scene, clock, *end))
     touching = None
     if machine is not None and may_have_key and scene.enrollment.security_keys:
         from pam_mfa.verification.touch import Touching  # noqa: PLC0415 - only where there is a key
@@ -61,22 +62,9 @@ def attempt(  # noqa: PLR0913, PLR0917 - what one attempt is made of
     elif not is_asked_first:
         yield Ask(PROMPT)
     verdict = yield from verify_code(scene, decision.devices, store, clock, touching)
-    if verdict.result is Result.DENIED and policy.mode is Mode.REPORT_ONLY:
-        return Verdict(Result.IGNORE, verdict.reason)
-    return verdict
+    return apply_mode(policy, verdict)
 
 
 def is_local(request: Request) -> bool:
     """Whether the person may be at this machine; who is not, is not asked for a key in it."""
-    return not (request.rhost or request.ssh_connection or request.service in _REMOTE_SERVICES)
-
-
-def _pass_unenrolled(scene: Scene, clock: Clock) -> Attempt:
-    """Let a user without devices by, where policy says so in so many words."""
-    if scene.policy.unenrolled is Unenrolled.ALLOW:
-        return (yield from record(scene, clock, Reason.UNENROLLED_ALLOWED, Result.IGNORE))
-    if scene.policy.unenrolled is Unenrolled.ENROLL and scene.policy.mode is Mode.ENFORCE:
-        # Whoever has an account enrolls in the account phase; nobody else gets that far.
-        result = Result.DENIED if scene.request.uid is None else Result.IGNORE
-        return (yield from record(scene, clock, Reason.ENROLLMENT_DUE, result))
-    return (yield from record(scene, clock, Reason.NOT_ENROLLED, Result.IGNORE))
+    return not (request.rhost or request.ssh_connection or is_remote(request.service))

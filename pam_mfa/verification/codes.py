@@ -13,7 +13,7 @@ from pam_mfa.audit import EventName, Outcome, Reason
 from pam_mfa.devices import PaperDevice, RecoveryCodes
 from pam_mfa.factors import code
 from pam_mfa.factors import paper as _paper
-from pam_mfa.store import Change, Claim, Known, OpenDevice, Standing, Store
+from pam_mfa.store import Change, Claim, Known, OpenDevice, Store
 from pam_mfa.verification.needs import (
     Ask,
     Attempt,
@@ -24,6 +24,7 @@ from pam_mfa.verification.needs import (
     Tell,
     Verdict,
 )
+from pam_mfa.verification.rules import find_hindrance, is_acceptable
 from pam_mfa.verification.scene import Scene, make_event, record, refuse
 from pam_mfa.wire import Result
 
@@ -59,8 +60,9 @@ def verify_code(
     instead: Instead | None = None,
 ) -> Attempt:
     """Judge and record answers to the prompt, which is out already, as often as policy allows."""
-    usable = tuple(each for each in scene.enrollment.devices if each.device.type in types)
-    paper = [one for one in scene.enrollment.paper if one.type in (*types, "bypass")]
+    enrollment = scene.enrollment
+    usable = tuple(each for each in enrollment.devices if is_acceptable(each.device, types))
+    paper = [one for one in enrollment.paper if is_acceptable(one, types)]
     serial_numbers = tuple(each.device.serial_number for each in usable)
     policy, reason, before = scene.policy, Reason.NO_CONVERSATION, ""
     for prompt in range(policy.prompts):
@@ -96,7 +98,7 @@ def verify_code(
         )
         judge = functools.partial(_judge, scene, guess)
         keys = (*serial_numbers, *(match.key for match in matches))
-        change = yield Commit(Claim(scene.enrollment.user_key, keys, judge))
+        change = yield Commit(Claim(enrollment.user_key, keys, judge))
         reason = change.events[0].reason
         if change.accepted:
             yield from _tell_what_is_left(change, paper, store)
@@ -132,24 +134,25 @@ def _judge(scene: Scene, guess: _Guess, known: Known) -> Change:
 
     Every refusal writes the lock's row and one record, so that none is faster than another.
     """
-    if lockout.is_locked(known.lock, guess.at):
-        reason = _not_enrolled(scene) or Reason.LOCKED
-        return refuse(scene, guess.at, reason, known.lock)
-    if guess.pair is not None:
+    is_locked = lockout.is_locked(known.lock, guess.at)
+    hindrance = find_hindrance(
+        scene.enrollment.standing, is_locked=is_locked, can_be_right=guess.can_be_right
+    )
+    if guess.pair is not None and not is_locked:
         # Thousands of codes: looked for by whoever is not locked, enrolled or not, so neither the
         # time taken tells who is, nor can guessing keep the verifier busy.
         found = code.find_pair(guess.pair, guess.devices, guess.at)
         guess = guess._replace(matches=found)
-    reason_against = _not_enrolled(scene)
-    if reason_against is not None:
+    if hindrance is None:
+        return _judge_enrolled(scene, guess, known)
+    lock = known.lock
+    # Where no device is acceptable it is no guess, and locks nobody.
+    if not is_locked and hindrance is not Reason.NO_ACCEPTABLE_DEVICE:
         lock = lockout.register_failure(known.lock, scene.policy.lockout, guess.at)
-        return refuse(scene, guess.at, reason_against, lock)
-    return _judge_enrolled(scene, guess, known)
+    return refuse(scene, guess.at, hindrance, lock)
 
 
 def _judge_enrolled(scene: Scene, guess: _Guess, known: Known) -> Change:
-    if not guess.can_be_right:  # so it is no guess, and locks nobody
-        return refuse(scene, guess.at, Reason.NO_ACCEPTABLE_DEVICE, known.lock)
     if guess.is_empty:
         return refuse(scene, guess.at, Reason.EMPTY_ANSWER, known.lock)
     if not guess.matches:
@@ -158,14 +161,6 @@ def _judge_enrolled(scene: Scene, guess: _Guess, known: Known) -> Change:
     if fresh is None:  # a right code sent twice is no guess, so it is not counted as one
         return refuse(scene, guess.at, Reason.CODE_REUSED, known.lock, guess.matches[0].device)
     return _accept(scene, guess, fresh, known)
-
-
-def _not_enrolled(scene: Scene) -> Reason | None:
-    if scene.enrollment.standing is Standing.NOT_ENROLLED:
-        return Reason.NOT_ENROLLED
-    if scene.enrollment.standing is Standing.UNREADABLE:
-        return Reason.DEVICES_UNREADABLE
-    return None
 
 
 def _accept(scene: Scene, guess: _Guess, fresh: code.Match, known: Known) -> Change:

@@ -54,20 +54,14 @@ sys.path.insert(0, prefix + "/lib/python")
 import time
 from pathlib import Path
 from pam_mfa import oath
-from pam_mfa.lifecycle import Lifecycle, current_actor
-from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.layout import (
-    Layout, drop_privileges, make_directories, make_own_directories)
-layout = Layout(Path(root))
-make_directories(layout)
-drop_privileges()
-make_own_directories(layout)
-lifecycle = Lifecycle(EmbeddedStore(layout), time.time, current_actor())
-for line in sys.stdin:
-    user, secret = line.split()
-    pending = lifecycle.begin_virtual(user, seed=oath.parse_seed(secret))
-    now = oath.time_step(time.time(), 30)
-    lifecycle.enable(pending, *oath.codes(pending.seed, pending.parameters, range(now - 2, now)))
+from pam_mfa.lifecycle import open_lifecycle
+with open_lifecycle(Path(root)) as lifecycle:
+    for line in sys.stdin:
+        user, secret = line.split()
+        pending = lifecycle.begin_virtual(user, seed=oath.parse_seed(secret))
+        now = oath.time_step(time.time(), 30)
+        steps = range(now - 2, now)
+        lifecycle.enable(pending, *oath.codes(pending.seed, pending.parameters, steps))
 """
 
 

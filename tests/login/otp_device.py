@@ -108,6 +108,6 @@ def accepted_devices(root: DataRoot) -> list[str]:
 
 
 def status_of(root: DataRoot, user: str) -> dict[str, dict[str, Any]]:
-    """Return the status of a user's devices, by serial number."""
-    rows: list[dict[str, Any]] = json.loads(root.command("status", user, "--json").stdout)
-    return {row["serial_number"]: row for row in rows}
+    """Return the status of a user's devices, by serial number, each with what is the user's."""
+    (row,) = json.loads(root.command("status", user, "--json").stdout)
+    return {device["serial_number"]: {**row, **device} for device in row["devices"]}

@@ -117,6 +117,27 @@ def test_order(files: DeviceFiles) -> None:
     assert ["alice", "bob", "carol"] == list(files.users())
 
 
+def test_files_of_nobody(files: DeviceFiles) -> None:
+    """A file that is nobody's is told with the reason, and no user is listed twice for it."""
+    files.write("alice", (DEVICE,))
+    for stem in ("%61lice", "al%%00", ".b"):
+        path = files.path("alice").with_name(f"{stem}.yaml")
+        path.write_text("x")
+        path.chmod(0o600)
+    entries = files.entries()
+    assert [("%61lice", False), (".b", False), ("al%%00", False), ("alice", True)] == [
+        (entry.user, not entry.problem) for entry in entries
+    ]
+    with pytest.raises(UnsafeFileError, match="has a name that no user's device file has"):
+        list(files.users())
+
+
+def test_directory_that_cannot_be_listed(tmp_path: Path) -> None:
+    """Where the directory is gone, nobody is said to have a file."""
+    with pytest.raises(UnsafeFileError, match="cannot be read: No such file"):
+        DeviceFiles(tmp_path / "none").entries()
+
+
 def test_mode(files: DeviceFiles) -> None:
     """A device file is its owner's alone."""
     files.write("alice", (DEVICE,))

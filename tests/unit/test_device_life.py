@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from doubles import OTHER_SEED, SEED, START, STEP, Clock, code_of, make_layout
 
-from pam_mfa.devices import Device
+from pam_mfa.devices import Device, VirtualDevice
 from pam_mfa.errors import AuditError, BrokenSystemError, RefusedError
 from pam_mfa.factors import code, paper
 from pam_mfa.lifecycle import Actor, Lifecycle
+from pam_mfa.lockout import LockState
 from pam_mfa.oath import Algorithm, Parameters
 from pam_mfa.secret import Secret
-from pam_mfa.store import Change, Claim, DeviceState
+from pam_mfa.store import Change, Claim, DeviceState, Standing
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.token_stock import TokenStock
 from pam_mfa.tokens import Delivery, Token
@@ -317,6 +318,65 @@ def test_codes_left(host: Host) -> None:
     assert after.codes_left == 9
     assert after.last_used_at is not None
     assert after.last_used_at.timestamp() == START
+
+
+def test_statuses_of_users(host: Host) -> None:
+    """Users are gone through in the order given, whether they have devices or not."""
+    host.phone("bob")
+    host.give("alice", TOTP)
+    codes = host.life.enable_recovery("alice")
+    host.use("alice", codes[0])
+    statuses = list(host.life.user_statuses(["carol", "alice", "bob"]))
+    assert [(one.user, one.standing.value) for one in statuses] == [
+        ("carol", "not enrolled"), ("alice", "enrolled"), ("bob", "enrolled"),
+    ]  # fmt: skip
+    assert list(statuses[1].devices) == host.life.device_statuses("alice")
+    assert [one.codes_left for one in statuses[1].devices] == [None, 9]
+
+
+def test_statuses_of_many_users(host: Host) -> None:
+    """More users than are read at once are gone through, each once."""
+    host.phone("user700")
+    names_ = [f"user{n}" for n in range(1100)]
+    statuses = list(host.life.user_statuses(iter(names_)))
+    assert [one.user for one in statuses] == names_
+    assert [one.user for one in statuses if one.devices] == ["user700"]
+
+
+def test_status_of_unreadable_files(host: Host) -> None:
+    """A device file that cannot be read is told in its user's status, as a login finds it."""
+    for user in ("alice", "bob"):
+        host.phone(user)
+    host.store.device_files.path("alice").chmod(0o644)
+    alice, bob = host.life.user_statuses(["alice", "bob"])
+    assert (alice.standing, alice.devices) == (Standing.UNREADABLE, ())
+    assert alice.problem == host.store.read_enrollment("alice").problem
+    assert (bob.standing, bob.problem) == (Standing.ENROLLED, "")
+
+
+@pytest.mark.parametrize("are_opened", [True, False])
+def test_status_of_a_seed_that_does_not_open(host: Host, *, are_opened: bool) -> None:
+    """A seed that does not open is told where seeds are tried, and only there."""
+    host.phone()
+    host.phone()
+    first, second = host.life.list_devices("alice")
+    assert isinstance(first, VirtualDevice)
+    spoilt = first._replace(sealed_seed="sealed:v1:AAAA")
+    host.store.device_files.write("alice", (spoilt, second))
+    (status,) = host.life.user_statuses(["alice"], are_opened=are_opened)
+    assert [bool(one.problem) for one in status.devices] == [are_opened, False]
+    assert status.standing is Standing.ENROLLED
+
+
+def test_status_of_a_lock(host: Host) -> None:
+    """A lock and wrong codes are told in a user's status, of a user without devices too."""
+    lock = LockState((START - 1,), START + 60)
+    change = Change(accepted=False, events=(), lock=lock)
+    host.store.commit([Claim("alice", (), lambda _: change)])
+    (status,) = host.life.user_statuses(["alice"])
+    assert host.life.standing("alice") == (status.locked_until, status.recent_failures)
+    assert status.locked_until is not None
+    assert (status.locked_until.timestamp(), status.recent_failures) == (START + 60, 1)
 
 
 def fill(host: Host) -> None:

@@ -46,6 +46,19 @@ def test_round_trip(seed: Secret, user: str, serial_number: str) -> None:
     assert seed == SEALER.open(sealed, user, serial_number)
 
 
+@pytest.mark.parametrize("size", [0, 1, 10, 13, 14, 20, 64, 128])
+def test_length_is_told_without_opening(size: int) -> None:
+    """How long a sealed seed is shows, by another key as well."""
+    sealed = Sealer(Secret(bytes(32))).seal(Secret(bytes(size)), "alice", PHONE)
+    assert size * 8 == SEALER.sealed_bits(sealed)
+
+
+@pytest.mark.parametrize("text", ["", PREFIX, "sealed:v1:AAAA", "x", "JBSWY3DPEHPK3PXP", "ü", "="])
+def test_length_of_no_seed(text: str) -> None:
+    """What is no sealed seed has no length."""
+    assert 0 == SEALER.sealed_bits(text)
+
+
 def test_text() -> None:
     """A sealed text is one word of a known form and holds nothing of the seed."""
     raw = base64.b64decode(SEALED.removeprefix(PREFIX), validate=True)

@@ -12,6 +12,7 @@ from doubles import make_event
 from pam_mfa.audit import Event
 from pam_mfa.errors import StateError
 from pam_mfa.lockout import LockState
+from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.state import SCHEMA_VERSION, Change, Claim, Known, Outbox, State
 
 PHONE = "virtual/alice/phone"
@@ -95,6 +96,24 @@ def test_lock_by_user(state: State) -> None:
     """What is kept of one user says nothing of another."""
     state.commit([claim(Change(accepted=False, events=(), lock=LockState((), 9.0)))], keep)
     assert LockState() == look(state, "bob").lock
+
+
+def test_locks_are_read_together(state: State) -> None:
+    """The locks of more users than one query takes are read, without those that have none."""
+    locks = {f"user{n}": LockState((float(n),), n + 0.5) for n in range(1201)}
+    changes = {user: Change(accepted=False, events=(), lock=lock) for user, lock in locks.items()}
+    state.commit([claim(change, user) for user, change in changes.items()], keep)
+    assert locks == state.read_locks([*locks, "nobody", "?"])
+    assert {} == state.read_locks([])
+
+
+def test_devices_are_read_together(state: State) -> None:
+    """What is known of more devices than one query takes is read, without those never used."""
+    steps = {f"device{n}": n for n in range(1201)}
+    change = Change(accepted=True, events=(), used_steps=steps, used_at=3.5)
+    state.commit([claim(change)], keep)
+    found = state.read_devices([*steps, "never used"])
+    assert {key: DeviceState(step, 0, 3.5) for key, step in steps.items()} == found
 
 
 def test_lock_that_stands(state: State) -> None:

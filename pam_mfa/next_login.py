@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What would happen at a user's next login, by PAM service.
+
+Pure. Foreseen by the very predicates that a login is decided by (``policy.decide``, those of
+``verification.rules`` and ``enrolling``), for the phases in which a service's file has
+``pam_mfa.so``. It says what the module does when it is reached: whether the modules before it let a
+login come so far, nobody can foresee.
+"""
+
+import datetime
+import enum
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pam_mfa.audit import Reason
+from pam_mfa.devices import (
+    Bypass,
+    Device,
+    FidoDevice,
+    RecoveryCodes,
+    TokenDevice,
+    VirtualDevice,
+)
+from pam_mfa.enrolling import find_refusal
+from pam_mfa.lifecycle import DeviceStatus, UserStatus
+from pam_mfa.pam_services import Line, Service
+from pam_mfa.policy import Action, Mode, Policy, asks_everyone, decide
+from pam_mfa.store import Standing
+from pam_mfa.verification import Verdict
+from pam_mfa.verification.rules import (
+    apply_mode,
+    find_hindrance,
+    is_acceptable,
+    is_remote,
+    judge_unenrolled,
+)
+from pam_mfa.wire import Phase, Result
+
+MODULE = "pam_mfa.so"
+# Ways into a host that are worth a word where they ask for no code.
+WELL_KNOWN = ("gdm-password", "lightdm", "login", "sddm", "sshd", "su", "sudo", "xrdp-sesman")
+_PHASES = (Phase.AUTH, Phase.ACCOUNT, Phase.SESSION)
+_RESULTS = {Phase.AUTH: "auth_err", Phase.ACCOUNT: "perm_denied"}  # of pam_mfa.so, refusing
+
+
+class Outcome(enum.StrEnum):
+    """What becomes of a user at a service."""
+
+    CODE = "code"  # a code is asked for, and the user's devices can make it
+    TOUCH = "touch"  # a security key has to be touched, and nothing else lets in
+    REFUSED = "refused"
+    NOT_ASKED = "not asked"
+    NOT_REFUSED = "not refused"  # report-only: whatever is answered, if anything is asked
+    ENROLLS = "enrolls"
+    UNKNOWN = "unknown"  # the line is about another root's devices
+
+
+class NextLogin(NamedTuple):
+    """What would happen at one service."""
+
+    service: str
+    outcome: Outcome
+    reason: Reason | None  # of the record that it would leave, where the code is not the reason
+    text: str  # a sentence's second half, behind the service's name
+
+
+class Situation(NamedTuple):
+    """What the next login depends on, besides the service."""
+
+    policy: Policy | None  # None: there is none that can be used
+    root: str  # of the devices: a line of pam_mfa.so may name another one
+    now: datetime.datetime  # UTC
+
+
+def is_relevant(service: Service) -> bool:
+    """Whether a service has pam_mfa.so in any phase, or is one that people look for."""
+    has_module = any(service.lines_of(phase.name.lower(), MODULE) for phase in _PHASES)
+    return has_module or service.name in WELL_KNOWN
+
+
+def foresee_logins(
+    services: Iterable[Service], status: UserStatus, situation: Situation, *, has_account: bool
+) -> list[NextLogin]:
+    """Return what would happen at a user's next login, a service each.
+
+    Args:
+        services: those that are relevant.
+        status: the user's devices, and whether they open.
+        situation: policy, root and time.
+        has_account: whether PAM's host programs find an account of this name.
+    """
+    prophecy = _Prophecy(status, situation, has_account)
+    return [prophecy.foresee(service) for service in services]
+
+
+class _End(NamedTuple):
+    """How a phase ends."""
+
+    outcome: Outcome
+    reason: Reason | None
+    text: str
+
+
+class _Prophecy(NamedTuple):
+    """One user's."""
+
+    status: UserStatus
+    situation: Situation
+    has_account: bool
+
+    def foresee(self, service: Service) -> NextLogin:
+        """Say what would happen at a service."""
+        lines = {
+            phase: found[0]
+            for phase in _PHASES
+            if (found := service.lines_of(phase.name.lower(), MODULE))
+        }
+        end = self._end(lines, service.name)
+        if service.faults:
+            end = end._replace(
+                text=f"{end.text}; but PAM does not take its file: {service.faults[0]}"
+            )
+        return NextLogin(service.name, *end)
+
+    def _end(self, lines: dict[Phase, Line], service: str) -> _End:
+        if not lines:
+            return _End(Outcome.NOT_ASKED, None, f"not asked ({MODULE} is not in its PAM file)")
+        for line in lines.values():
+            other = _other_root(line, self.situation.root)
+            if other:
+                return _End(Outcome.UNKNOWN, None, f"asks by the devices under {other}")
+        if self.situation.policy is None:
+            return _End(Outcome.REFUSED, None, "refused: there is no usable policy")
+        for phase, line in lines.items():
+            end = self._end_of_phase(self.situation.policy, phase, lines, service)
+            if end is not None:
+                return _mind_control(end, line, phase)
+        where = ", ".join(phase.name.lower() for phase in lines)
+        if Phase.AUTH not in lines:
+            text = f"not asked ({MODULE} is not in its auth phase, only in: {where})"
+            return _End(Outcome.NOT_ASKED, None, text)
+        return _End(Outcome.NOT_ASKED, None, "not asked")
+
+    def _end_of_phase(
+        self, policy: Policy, phase: Phase, lines: dict[Phase, Line], service: str
+    ) -> _End | None:
+        """Say how a login ends in a phase; None: it goes on as if the module were not there."""
+        decision = decide(policy, phase)
+        if decision.action is Action.ENROLL:
+            return self._enroll()
+        if decision.action is Action.NOTHING:
+            return None
+        if self.status.standing is Standing.NOT_ENROLLED and not asks_everyone(policy):
+            reason, result = judge_unenrolled(policy, has_account=self.has_account)
+            return self._pass_unasked(policy, reason, result, lines)
+        return self._verify(policy, decision.devices, lines[phase], service)
+
+    def _enroll(self) -> _End | None:
+        if self.status.standing is Standing.ENROLLED:
+            return None
+        reason = find_refusal(self.status.standing, may_enroll=self.has_account)
+        if reason is not None:
+            return _End(Outcome.REFUSED, reason, f"refused: {self._words(reason)}")
+        return _End(Outcome.ENROLLS, None, "enrolls a device first (account phase)")
+
+    def _pass_unasked(
+        self, policy: Policy, reason: Reason, result: Result, lines: dict[Phase, Line]
+    ) -> _End | None:
+        if result is Result.DENIED:
+            return _End(Outcome.REFUSED, reason, f"refused: {self._words(reason)}")
+        if reason is Reason.UNENROLLED_ALLOWED:
+            text = "not asked: no MFA device, and policy allows users without one"
+        elif reason is Reason.ENROLLMENT_DUE:
+            if Phase.ACCOUNT in lines and decide(policy, Phase.ACCOUNT).action is Action.ENROLL:
+                return None  # what the account phase does, comes next
+            text = f"not asked: policy says enroll, and {MODULE} is not in its account phase"
+        else:
+            text = f"not asked; it would be refused: {self._words(reason)} ({_NOBODY})"
+            return _End(Outcome.NOT_REFUSED, reason, text)
+        return _End(Outcome.NOT_ASKED, reason, text)
+
+    def _verify(self, policy: Policy, types: tuple[str, ...], line: Line, service: str) -> _End:
+        """Say what becomes of a code or a touch."""
+        devices = [one for one in self.status.devices if is_acceptable(one.device, types)]
+        keys = [one for one in devices if isinstance(one.device, FidoDevice)]
+        makers = [one for one in devices if one not in keys and not one.problem]
+        keys = [] if is_remote(service) else keys
+        reason = find_hindrance(
+            self.status.standing,
+            is_locked=self.status.locked_until is not None,
+            can_be_right=bool(makers or keys),
+        )
+        ways = [one for one in makers if self._is_way(one, line)]
+        if reason is None and (ways or keys):
+            text = f"asks for {_what_is_asked(keys, ways)}"
+            if policy.mode is Mode.REPORT_ONLY:
+                text += f"; whatever comes lets in ({_NOBODY})"
+            return _End(Outcome.CODE if ways else Outcome.TOUCH, None, text)
+        words = self._words(reason) if reason else "no code of theirs can be right any more"
+        verdict = apply_mode(policy, Verdict(Result.DENIED, reason))
+        if verdict.result is Result.DENIED:
+            return _End(Outcome.REFUSED, reason, f"refused: {words}")
+        text = f"asks, and lets in after any answer; it would be refused: {words} ({_NOBODY})"
+        return _End(Outcome.NOT_REFUSED, reason, text)
+
+    def _is_way(self, one: DeviceStatus, line: Line) -> bool:
+        """Whether a code of a device can be right now, and typed at this line."""
+        if isinstance(one.device, VirtualDevice | TokenDevice):
+            digits = _forwarded_digits(line)
+            return digits in (0, one.device.parameters.digits)
+        is_over = isinstance(one.device, Bypass) and one.device.expires_at <= self.situation.now
+        return bool(one.codes_left) and not is_over and not _forwarded_digits(line)
+
+    def _words(self, reason: Reason) -> str:
+        if reason is Reason.LOCKED and self.status.locked_until is not None:
+            return f"locked until {self.status.locked_until:%Y-%m-%d %H:%M} UTC"
+        return _WORDS.get(reason, reason.value)
+
+
+_NOBODY = "report-only: nobody is refused"
+_WORDS = {
+    Reason.NOT_ENROLLED: "no MFA device, and policy denies users without one",
+    Reason.DEVICES_UNREADABLE: "the MFA devices cannot be read",
+    Reason.NO_ACCEPTABLE_DEVICE: "no MFA device of a type that policy accepts",
+    Reason.ENROLLMENT_DUE: "no MFA device, and no account that could enroll one",
+}
+
+
+def _what_is_asked(keys: list[DeviceStatus], ways: list[DeviceStatus]) -> str:
+    code = f"a verification code ({name_ways(ways)})"
+    if not keys:
+        return code
+    touch = f"a touch of a security key at this machine ({name_ways(keys)})"
+    return f"{touch}, or {code}" if ways else touch
+
+
+def name_ways(devices: Iterable[DeviceStatus]) -> str:
+    """Return the devices that make codes, by name, and how many codes are left on paper."""
+    return ", ".join(_name_way(one.device, one.codes_left) for one in devices)
+
+
+def _name_way(device: Device, codes_left: int | None) -> str:
+    if isinstance(device, RecoveryCodes):
+        return f"recovery codes: {codes_left} left"
+    return "bypass code" if isinstance(device, Bypass) else device.name
+
+
+def summarize(logins: Iterable[NextLogin]) -> str:
+    """Return what happens at the next login in a line: services that end alike together.
+
+    Those that do not ask come last.
+    """
+    groups: dict[str, list[str]] = {}
+    for login in logins:
+        word = login.outcome.value
+        if login.outcome is Outcome.REFUSED and login.reason is not None:
+            word = f"refused ({login.reason.value.replace('_', ' ')})"
+        groups.setdefault(word, []).append(login.service)
+    words = sorted(groups, key=lambda word: word == Outcome.NOT_ASKED.value)
+    return "; ".join(f"{word}: {', '.join(groups[word])}" for word in words)
+
+
+def _mind_control(end: _End, line: Line, phase: Phase) -> _End:
+    """Say where PAM would not heed the module's refusal."""
+    if end.outcome not in (Outcome.CODE, Outcome.TOUCH, Outcome.REFUSED) or phase not in _RESULTS:
+        return end
+    if line.is_binding(_RESULTS[phase]):
+        return end
+    text = f"{end.text}; but its line says '{line.control}', so PAM lets in all the same"
+    return end._replace(text=text)
+
+
+def _other_root(line: Line, root: str) -> str:
+    """Return the root that a line names, where it is not this one; "" otherwise."""
+    named = [word.removeprefix("root=") for word in line.arguments if word.startswith("root=/")]
+    return named[-1] if named and named[-1].rstrip("/") != root.rstrip("/") else ""
+
+
+def _forwarded_digits(line: Line) -> int:
+    """Return how many digits are taken off the end of a password typed with its code; 0: none."""
+    digits = 0
+    for word in line.arguments:
+        key, _, value = word.partition("=")
+        if key == "forward_pass":
+            digits = int(value) if value.isdecimal() else 6
+    return digits

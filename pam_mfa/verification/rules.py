@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of an attempt that hold before any proof: what becomes of whom.
+
+Pure predicates, without an attempt around them: ``next_login`` foretells by them what an attempt
+then does. Policy's own decision is ``policy.decide``'s.
+"""
+
+from collections.abc import Collection
+
+from pam_mfa.audit import Reason
+from pam_mfa.devices import Bypass, Device
+from pam_mfa.policy import Mode, Policy, Unenrolled
+from pam_mfa.store import Standing
+from pam_mfa.verification.needs import Verdict
+from pam_mfa.wire import Result
+
+_REMOTE_SERVICES = ("sshd",)
+
+
+def is_remote(service: str) -> bool:
+    """Whether whoever logs in by a service is never at this machine."""
+    return service in _REMOTE_SERVICES
+
+
+def is_acceptable(device: Device, types: Collection[str]) -> bool:
+    """Whether a device counts where policy accepts these types; a bypass always does."""
+    return device.type in types or isinstance(device, Bypass)
+
+
+def find_hindrance(standing: Standing, *, is_locked: bool, can_be_right: bool) -> Reason | None:
+    """Return why every code is refused, a right one too; None where codes are judged.
+
+    Args:
+        standing: whether the user has devices that can be used.
+        is_locked: whether wrong codes have locked the user.
+        can_be_right: whether one of the devices that make codes is acceptable.
+    """
+    if standing is Standing.NOT_ENROLLED:
+        return Reason.NOT_ENROLLED
+    if standing is Standing.UNREADABLE:
+        return Reason.DEVICES_UNREADABLE
+    if is_locked:
+        return Reason.LOCKED
+    return None if can_be_right else Reason.NO_ACCEPTABLE_DEVICE
+
+
+def judge_unenrolled(policy: Policy, *, has_account: bool) -> tuple[Reason, Result]:
+    """Return how a user without devices ends where policy does not have everybody asked.
+
+    Let by only where policy says so in so many words.
+    """
+    if policy.unenrolled is Unenrolled.ALLOW:
+        return Reason.UNENROLLED_ALLOWED, Result.IGNORE
+    if policy.unenrolled is Unenrolled.ENROLL and policy.mode is Mode.ENFORCE:
+        # Whoever has an account enrolls in the account phase; nobody else gets that far.
+        return Reason.ENROLLMENT_DUE, Result.IGNORE if has_account else Result.DENIED
+    return Reason.NOT_ENROLLED, Result.IGNORE
+
+
+def apply_mode(policy: Policy, verdict: Verdict) -> Verdict:
+    """Return a verdict as the policy's mode tells it: in report-only nobody is refused."""
+    if verdict.result is Result.DENIED and policy.mode is Mode.REPORT_ONLY:
+        return Verdict(Result.IGNORE, verdict.reason)
+    return verdict
