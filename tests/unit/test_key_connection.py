@@ -67,7 +67,8 @@ class ScriptedKey:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
-        with self._far:
+        # Reset, where the near end was closed with packets in it that nobody had read.
+        with self._far, contextlib.suppress(ConnectionResetError):
             while report := self._far.recv(100):
                 request = report[1:]
                 if request[4] & 0x80:

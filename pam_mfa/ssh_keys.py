@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenSSH's public keys of security keys, as they stand in files and in SSH_AUTH_INFO_0.
+
+Pure: texts and bytes in, keys out. Formats: OpenSSH's PROTOCOL.u2f and PROTOCOL.certkeys, RFC 4251,
+section 5 (string). Only keys that live on a security key are read; of a certificate, the key that
+it certifies.
+"""
+
+import base64
+import binascii
+from typing import Final, NamedTuple
+
+from pam_mfa.errors import RefusedError
+
+ED25519: Final = "sk-ssh-ed25519@openssh.com"
+ECDSA: Final = "sk-ecdsa-sha2-nistp256@openssh.com"
+# Each type of key or certificate, and how many strings stand before the application.
+_TYPES: Final = {
+    ED25519: (ED25519, 0, 1),
+    ECDSA: (ECDSA, 0, 2),
+    "sk-ssh-ed25519-cert-v01@openssh.com": (ED25519, 1, 1),
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com": (ECDSA, 1, 2),
+}
+_BLOB_MAX: Final = 16384  # bytes; a certificate with many principals is long
+_LINES_MAX: Final = 16
+
+
+class SshKey(NamedTuple):
+    """A public key on a security key."""
+
+    type: str  # ED25519 or ECDSA
+    point: bytes  # the public key itself
+    application: str  # what the key was made for, as "ssh:"
+
+
+class KeyFormatError(ValueError):
+    """A text is not the public key of a security key; the text says why."""
+
+
+def parse_key(text: str) -> SshKey:
+    """Read ``TYPE BASE64 [COMMENT]``, a line of a ``.pub`` file.
+
+    Raises:
+        KeyFormatError: it is no public key of a security key.
+    """
+    words = text.split()
+    if len(words) < 2:  # noqa: PLR2004 - type and blob
+        raise KeyFormatError("it is not 'TYPE BASE64 COMMENT'")
+    if words[0] not in _TYPES:
+        raise KeyFormatError(f"'{words[0][:64]}' is no type of key that lives on a security key")
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise KeyFormatError("its key is not base64") from error
+    return _parse_blob(words[0], blob)
+
+
+def parse_auth_info(text: str) -> tuple[SshKey, ...]:
+    """Return the keys of security keys that SSH_AUTH_INFO_0 names, whatever else is in it.
+
+    A line a finished method: ``publickey TYPE BASE64``. sshd has checked the signature by each.
+    """
+    found = []
+    for line in text.split("\n")[:_LINES_MAX]:
+        method, _, key = line.partition(" ")
+        if method == "publickey":
+            try:
+                found.append(parse_key(key))
+            except KeyFormatError:
+                continue  # an ordinary key, or none: no proof
+    return tuple(found)
+
+
+def require_key(text: str) -> SshKey:
+    """Read a public key that somebody gave to be enabled.
+
+    Raises:
+        RefusedError: it is no public key of a security key.
+    """
+    try:
+        return parse_key(text)
+    except KeyFormatError as error:
+        raise RefusedError(
+            f"this is not the public key of a security key: {error}",
+            hint="Make one: ssh-keygen -t ed25519-sk; its .pub file is what is wanted.",
+        ) from error
+
+
+def format_key(key: SshKey) -> str:
+    """Return ``TYPE BASE64``, as ``parse_key`` reads it."""
+    parts = [key.type.encode(), key.point, key.application.encode()]
+    if key.type == ECDSA:
+        parts.insert(1, b"nistp256")
+    blob = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return f"{key.type} {base64.b64encode(blob).decode('ascii')}"
+
+
+def _parse_blob(kind: str, blob: bytes) -> SshKey:
+    plain_type, nonces, key_strings = _TYPES[kind]
+    if len(blob) > _BLOB_MAX:
+        raise KeyFormatError("its key is too long")
+    strings, left = _take_strings(blob, 1 + nonces + key_strings + 1)
+    if strings[0] != kind.encode():
+        raise KeyFormatError("its key is of another type than it says")
+    if plain_type == kind and left:
+        raise KeyFormatError("its key has bytes behind its end")
+    curve_and_point = strings[1 + nonces : -1]
+    if plain_type == ECDSA and curve_and_point[0] != b"nistp256":
+        raise KeyFormatError("its curve is not nistp256")
+    try:
+        application = strings[-1].decode("ascii")
+    except UnicodeDecodeError as error:
+        raise KeyFormatError("its application is not ASCII") from error
+    return SshKey(plain_type, curve_and_point[-1], application)
+
+
+def _take_strings(blob: bytes, count: int) -> tuple[list[bytes], bytes]:
+    strings = []
+    for _ in range(count):
+        length = int.from_bytes(blob[:4], "big")
+        if len(blob) < 4 + length:
+            raise KeyFormatError("its key is cut")
+        strings.append(blob[4 : 4 + length])
+        blob = blob[4 + length :]
+    return strings, blob
