@@ -34,7 +34,7 @@ KEY = AttachedKey(
 CHANNEL = b"\x00\x01\x02\x03"
 STRANGER = b"\x00\x09\x09\x09"
 BROADCAST = b"\xff\xff\xff\xff"
-SHORT = 0.15  # seconds, for what is seconds on a real key
+SHORT = 0.3  # seconds, for what is seconds on a real key
 PATIENCE = 20.0  # seconds that a loaded machine may take
 Answers = Callable[[bytes], Iterable[bytes]]
 
@@ -230,8 +230,9 @@ def test_released_while_waiting() -> None:
     assert CTAPHID.CANCEL == script.commands[-1]
 
 
-def test_busy_for_a_moment() -> None:
+def test_busy_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that meets another program's is tried again."""
+    monkeypatch.setattr(security_key, "BUSY_MAX", PATIENCE)
     replies = iter([BUSY, BUSY, packet(CHANNEL, CTAPHID.CBOR, b"free")])
 
     def answers(request: bytes) -> Iterable[bytes]:
