@@ -81,6 +81,7 @@ class Reason(enum.StrEnum):
     POSSIBLE_CLONE = "possible_clone"
     NOT_POSSIBLE = "not_possible"  # with these devices
     DEVICES_CHANGED = "devices_changed"  # since the user was verified
+    UNPROVEN_REGISTRATION = "unproven_registration"
 
 
 class DeviceField(NamedTuple):

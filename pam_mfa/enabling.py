@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Enabling MFA devices: applications, hardware tokens, recovery codes and bypasses.
+"""Enabling MFA devices: applications and hardware tokens, and what enabling others has in common.
 
-The first half of ``lifecycle``, which is the public Python API. Owns how a device comes to its user
-and its record in the audit log: nothing is enabled that could not be recorded.
+The first part of ``lifecycle``, the public Python API; ``paper_enabling`` adds recovery codes and
+bypasses, ``key_enabling`` security keys.
+Owns how a device comes to its user and its record in the audit log: nothing is enabled that could
+not be recorded.
 """
 
 import datetime
+import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -16,10 +19,8 @@ from pam_mfa import oath
 from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
 from pam_mfa.devices import (
     DEVICES_MAX,
-    Bypass,
     CodeDevice,
     Device,
-    RecoveryCodes,
     TokenDevice,
     VirtualDevice,
     count_devices,
@@ -28,7 +29,7 @@ from pam_mfa.devices import (
     serial_number_of,
 )
 from pam_mfa.errors import BrokenSystemError, RefusedError, StateError
-from pam_mfa.factors import code, paper
+from pam_mfa.factors import code
 from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.secret import Secret
 from pam_mfa.store import inventory
@@ -38,7 +39,6 @@ from pam_mfa.store.enrollment import DeviceState, OpenDevice
 from pam_mfa.store.state import Change, Claim, forget_use
 
 ENABLE_WINDOW = 2  # time steps either side that a virtual device's two codes may lie in
-BYPASS_LONGEST = 7 * 86400.0  # seconds
 _NO_LOGIN_UID = 0xFFFFFFFF  # of /proc/self/loginuid: nobody has logged in
 
 
@@ -108,8 +108,8 @@ class Enabling:
             RefusedError: the user has eight devices, or one of this name.
         """
         devices = self.list_devices(user)
-        chosen = name or _free_name("phone", devices)
-        _require_room(user, chosen, devices)
+        chosen = name or free_name("phone", devices)
+        require_room(user, chosen, devices)
         made = seed or Secret(os.urandom(SEED_BITS // 8))
         return PendingDevice(user, chosen, parameters, made)
 
@@ -120,8 +120,8 @@ class Enabling:
             RefusedError: there is no such token, somebody has it, or the user has no room.
         """
         devices = self.list_devices(user)
-        chosen = name or _free_name("token", devices)
-        _require_room(user, chosen, devices)
+        chosen = name or free_name("token", devices)
+        require_room(user, chosen, devices)
         token = self._store.read_inventory(lambda db: inventory.find_token(db, serial_number))
         if token is None:
             raise TokenNotFreeError(
@@ -147,72 +147,38 @@ class Enabling:
         """
         device = self._make_device(pending)
         match = self._find_pair(pending, device, (first, second))
+        event = self._event(EventName.ENABLE_MFA_DEVICE, pending.user, device)
+        take = functools.partial(self._take, pending, device, match)
+        self._add(pending.user, device, take, event, pending.beside)
+        return device
+
+    def _add(
+        self,
+        user: str,
+        device: Device,
+        take: Callable[[], None],
+        event: Event,
+        beside: frozenset[str] | None,
+    ) -> None:
+        """Store a new device: what it takes in the state, then its file, then its record."""
         self._store.require_log()  # nothing is done that could not be recorded
         with self._files.lock():
-            devices = self._files.read(pending.user)
-            _require_unchanged(pending.user, pending.beside, devices)
-            _require_room(pending.user, pending.name, devices)
-            self._take(pending, device, match)
+            devices = self._files.read(user)
+            require_unchanged(user, beside, devices)
+            require_room(user, device.name, devices)
+            take()
             try:
-                self._files.write(pending.user, (*devices, device))
+                self._files.write(user, (*devices, device))
             except BrokenSystemError:
                 self._release((device,), ())
                 raise
             try:
-                self._record(EventName.ENABLE_MFA_DEVICE, pending.user, device)
+                self._record(user, event)
             except StateError:  # no device without its record
-                self._files.write(pending.user, devices)
+                self._files.write(user, devices)
                 raise
             # An AuditError leaves the device: its record is durable in the outbox, and nobody
             # logs in before it is in the log.
-        return device
-
-    def enable_recovery(self, user: str, *, beside: frozenset[str] | None = None) -> list[str]:
-        """Make a new set of recovery codes in the place of an old one, and return them once.
-
-        Raises:
-            RefusedError: the user has eight devices.
-            DevicesChangedError: the user's devices are not those of ``beside``.
-            BrokenSystemError: the set could not be stored; the old one stands.
-        """
-        require_user(user)
-        codes = [paper.make_code(os.urandom(paper.CODE_BYTES)) for _ in range(paper.SET_SIZE)]
-        now = self._now()
-        serial_number = serial_number_of("recovery", user, now.strftime("%Y%m%dT%H%M%SZ"))
-        serial_number += f"-{os.urandom(2).hex()}"
-        hashes = self._hash_codes(codes, user, serial_number)
-        made = RecoveryCodes(serial_number, "recovery", now, hashes)
-        self._store.require_log()  # nothing is done that could not be recorded
-        with self._files.lock():
-            devices = self._files.read(user)
-            _require_unchanged(user, beside, devices)
-            others = tuple(one for one in devices if not isinstance(one, RecoveryCodes))
-            _require_room(user, made.name, others)
-            self._replace(EventName.ENABLE_MFA_DEVICE, user, (devices, (*others, made)), made)
-        return codes
-
-    def issue_bypass(self, user: str, seconds: float) -> str:
-        """Return a code that lets a user in once, within so many seconds; it ends an older one.
-
-        Raises:
-            RefusedError: the time is not between a minute and a week.
-        """
-        require_user(user)
-        if not 60 <= seconds <= BYPASS_LONGEST:  # noqa: PLR2004 - a minute
-            raise RefusedError("a bypass lasts from one minute to seven days", hint="Try --for 1h")
-        made, now = paper.make_code(os.urandom(paper.CODE_BYTES)), self._now()
-        serial_number = serial_number_of("bypass", user, os.urandom(4).hex())
-        expires_at = now + datetime.timedelta(seconds=seconds)
-        hashes = self._hash_codes([made], user, serial_number)
-        self._store.require_log()  # nothing is done that could not be recorded
-        with self._files.lock():
-            devices = self._files.read(user)
-            others = tuple(one for one in devices if not isinstance(one, Bypass))
-            # Two of one name would make the file unreadable, and the user may have taken it.
-            name = _free_name("bypass", others)
-            bypass = Bypass(serial_number, name, now, expires_at, hashes)
-            self._replace(EventName.ISSUE_BYPASS, user, (devices, (*others, bypass)), bypass)
-        return made
 
     def _find_pair(
         self, pending: PendingDevice, device: CodeDevice, typed: tuple[str, str]
@@ -308,30 +274,11 @@ class Enabling:
         )
         self._store.commit([Claim(encode_user(user), (), lambda _: change, take)])
 
-    def _replace(
-        self,
-        name: EventName,
-        user: str,
-        before_after: tuple[tuple[Device, ...], tuple[Device, ...]],
-        device: Device,
-    ) -> None:
-        before, after = before_after
-        self._files.write(user, after)
-        try:
-            self._record(name, user, device)
-        except StateError:  # no device without its record
-            self._files.write(user, before)
-            raise
-
-    def _hash_codes(self, codes: list[str], user: str, serial_number: str) -> tuple[str, ...]:
-        plain = [paper.parse_answer(one) for one in codes]
-        return tuple(self._store.code_hash(one, user, serial_number) for one in plain)
-
     def _now(self) -> datetime.datetime:
         return datetime.datetime.fromtimestamp(int(self._clock()), datetime.UTC)
 
-    def _record(self, name: EventName, user: str, device: Device) -> None:
-        change = Change(accepted=True, events=(self._event(name, user, device),))
+    def _record(self, user: str, event: Event) -> None:
+        change = Change(accepted=True, events=(event,))
         self._store.commit([Claim(encode_user(user), (), lambda _: change)])
 
     def _event(self, name: EventName, user: str, device: Device | None = None) -> Event:
@@ -358,7 +305,8 @@ def current_actor() -> Actor:
     return Actor(os.getuid(), os.getpid(), known)
 
 
-def _free_name(stem: str, devices: tuple[Device, ...]) -> str:
+def free_name(stem: str, devices: tuple[Device, ...]) -> str:
+    """Return a name that no device has: the stem, or the stem and a number."""
     taken = {device.name for device in devices}
     names = [stem, *(f"{stem}-{number}" for number in range(2, DEVICES_MAX + 2))]
     return next(name for name in names if name not in taken)
@@ -369,13 +317,16 @@ def serial_numbers(devices: Iterable[Device]) -> frozenset[str]:
     return frozenset(device.serial_number for device in devices)
 
 
-def _require_unchanged(
+def require_unchanged(
     user: str, beside: frozenset[str] | None, devices: tuple[Device, ...]
 ) -> None:
-    """Refuse what was begun with other devices than the user has now.
+    """Refuse what was begun with other devices than the user has now; None: whatever they are.
 
     Whoever began with a stolen password when there was no device must not go on beside the
     user's first one; nor with a stolen device that was taken away meanwhile.
+
+    Raises:
+        DevicesChangedError: they are others.
     """
     if beside is not None and beside != serial_numbers(devices):
         raise DevicesChangedError(
@@ -384,7 +335,12 @@ def _require_unchanged(
         )
 
 
-def _require_room(user: str, name: str, devices: tuple[Device, ...]) -> None:
+def require_room(user: str, name: str, devices: tuple[Device, ...]) -> None:
+    """Refuse a device more than a user may have, or one of a name that is taken.
+
+    Raises:
+        RefusedError: the user has eight devices, or one of this name; or it cannot be a name.
+    """
     require_name(name)
     if count_devices(devices) >= DEVICES_MAX:
         raise RefusedError(

@@ -6,8 +6,10 @@ the devices of a host, and everything else is a method of the ``Lifecycle`` that
 
 ==================================================== ==================================
 ``begin_virtual``, ``begin_token``, then ``enable``  a device, by two consecutive codes
+``begin_fido``, ``accept_registration``,             a security key, by two touches
+``enable_fido``
 ``enable_recovery``, ``issue_bypass``                codes on paper, returned this once
-``users``, ``list_devices``                          who has what
+``users``, ``list_devices``, ``enrolled_keys``       who has what
 ``device_statuses``, ``user_statuses``, ``standing`` last use, drift, codes left, locks
 ``resync``                                           move a device's drift or counter
 ``deactivate``, ``deactivate_all``                   take devices away
@@ -29,7 +31,7 @@ The contract:
 - A ``Lifecycle`` is for one thread. Processes may have one each, and daemons may run meanwhile.
 
 Who may ask for what is for the caller to settle: nothing here asks for a password. How a device is
-enabled, ``enabling`` owns.
+enabled, ``enabling``, ``paper_enabling`` and ``key_enabling`` own.
 """
 
 import contextlib
@@ -55,7 +57,6 @@ from pam_mfa.devices import (
 from pam_mfa.enabling import (
     Actor,
     DevicesChangedError,
-    Enabling,
     PendingDevice,
     TokenNotFreeError,
     current_actor,
@@ -63,8 +64,10 @@ from pam_mfa.enabling import (
 )
 from pam_mfa.errors import DocumentError, RefusedError, SealError, StateError, UnsafeFileError
 from pam_mfa.factors import code, paper
+from pam_mfa.key_enabling import KeyEnabling, KeyWish, PendingKey
 from pam_mfa.lockout import LockState
 from pam_mfa.oath import SEED_BITS_MINIMUM
+from pam_mfa.paper_enabling import PaperEnabling
 from pam_mfa.policy import SMS_REASON
 from pam_mfa.store import enrollment
 from pam_mfa.store.device_files import Entry, encode_user
@@ -105,7 +108,7 @@ class UserStatus(NamedTuple):
     problem: str = ""  # why the device file cannot be read
 
 
-class Lifecycle(Enabling):
+class Lifecycle(PaperEnabling, KeyEnabling):
     """What may be done to the devices of one store."""
 
     def users(self) -> list[str]:
@@ -391,8 +394,10 @@ __all__ = [
     "Actor",
     "DeviceStatus",
     "DevicesChangedError",
+    "KeyWish",
     "Lifecycle",
     "PendingDevice",
+    "PendingKey",
     "Standing",
     "TokenNotFreeError",
     "UserStatus",

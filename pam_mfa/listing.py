@@ -2,8 +2,10 @@
 """Devices as rows of a listing: plain values under the names that programs rely on."""
 
 import datetime
+from collections.abc import Mapping
 
-from pam_mfa.devices import Bypass, Device
+from pam_mfa.devices import Bypass, Device, FidoDevice
+from pam_mfa.hardware.keys import Credential, KeyReport
 from pam_mfa.lifecycle import DeviceStatus, UserStatus
 
 
@@ -44,6 +46,28 @@ def _device_row(one: DeviceStatus) -> dict[str, object]:
         "expires_at": utc(device.expires_at) if isinstance(device, Bypass) else None,
         "weak": one.is_weak,
         "problem": one.problem or None,
+    }
+
+
+def key_row(
+    report: KeyReport, owners: Mapping[Credential, tuple[tuple[str, FidoDevice], ...]]
+) -> dict[str, object]:
+    """Return an attached security key as ``pam-mfa keys`` shows it."""
+    users = [
+        f"{user}: {device.name}" for one in report.held for user, device in owners.get(one, ())
+    ]
+    problem = report.problem
+    pin = "" if problem else "none" if not report.is_ctap2 else "set" if report.has_pin else "unset"
+    return {
+        "node": report.key.path,
+        "product": report.key.name,
+        "users": ", ".join(sorted(users)),
+        "versions": " ".join(report.versions),
+        "aaguid": report.aaguid,
+        "pin": pin,
+        "pin_attempts_left": report.pin_attempts_left if report.has_pin else "",
+        "built_in_verification": "yes" if report.has_built_in_uv else "",
+        "problem": f"{problem}. {problem.hint}".strip() if problem else "",
     }
 
 

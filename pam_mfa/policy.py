@@ -80,6 +80,8 @@ class Fido(NamedTuple):
     insert: float = 15.0  # seconds that an absent key is waited for
     aaguids: tuple[str, ...] = ()  # models that may be enabled; empty: all
     metadata: str = ""  # path of an MDS3 file: only FIDO Certified models; "": not asked
+    metadata_root: str = ""  # path of the root that its signature leads to; "": the pinned one
+    roots: str = ""  # path of certificates that attestations must lead to; "": not asked
 
 
 class Policy(NamedTuple):
@@ -234,18 +236,26 @@ def _self_service(section: Section) -> SelfService:
 def _fido(section: Section) -> Fido:
     section.require_known(("user_verification", "sign_count", "touch", "insert", "attestation"))
     attestation, default = section.section("attestation"), Fido()
-    attestation.require_known(("aaguids", "metadata"))
+    attestation.require_known(("aaguids", "roots", "metadata", "metadata_root"))
     aaguids = attestation.texts("aaguids") if "aaguids" in attestation else []
     if any(not _AAGUID.fullmatch(one) for one in aaguids):
         raise attestation.error("aaguids", "must be a list of UUIDs, in lower case")
-    metadata = attestation.get("metadata", str, default="")
-    if metadata and not metadata.startswith("/"):
-        raise attestation.error("metadata", "must be an absolute path")
+    if "aaguids" in attestation and not aaguids:
+        raise attestation.error("aaguids", "is empty, so no key could ever be enabled")
+    if "metadata_root" in attestation and "metadata" not in attestation:
+        raise attestation.error("metadata_root", "goes with 'metadata' only")
     return Fido(
         _word(section, "user_verification", UserVerification, default.user_verification),
         _word(section, "sign_count", SignCount, default.sign_count),
         _duration(section, "touch", default.touch),
         _duration(section, "insert", default.insert),
         tuple(aaguids),
-        metadata,
+        *(_path(attestation, key) for key in ("metadata", "metadata_root", "roots")),
     )
+
+
+def _path(section: Section, key: str) -> str:
+    path = section.get(key, str, default="")
+    if key in section and not path.startswith("/"):
+        raise section.error(key, "must be an absolute path")
+    return path

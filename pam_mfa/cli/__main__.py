@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from pam_mfa import __version__
-from pam_mfa.cli import attempt, devices, policy, report, status, tokens, users
+from pam_mfa.cli import attempt, devices, importing_u2f, keys, policy, report, status, tokens, users
 from pam_mfa.cli.session import Session
 from pam_mfa.errors import PamMfaError
 
@@ -31,6 +31,7 @@ def commands(context: click.Context, root: Path) -> None:
 
 for _command in (
     devices.enable,
+    keys.keys,
     devices.list_devices,
     devices.resync,
     devices.deactivate,
@@ -39,10 +40,14 @@ for _command in (
     users.unlock,
     users.bypass,
     tokens.token,
+    importing_u2f.import_credentials,
     attempt.attempt,
     policy.policy,
 ):
     commands.add_command(_command)
+
+
+devices.enable.add_command(keys.fido)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pam_mfa.errors import RefusedError
+from pam_mfa.key_importing import KeyImporter, Origins
 from pam_mfa.lifecycle import Actor, Lifecycle, open_store
 from pam_mfa.self_service.client import send_petition
 from pam_mfa.self_service.protocol import Petition
@@ -46,6 +47,11 @@ class Session:
         """What may be done to the stock of tokens."""
         store, actor = self._opened
         return TokenStock(store, time.time, actor)
+
+    def key_importer(self, origins: Origins) -> KeyImporter:
+        """What takes pam_u2f's credentials in; what root alone can read is read before."""
+        store, actor = self._opened
+        return KeyImporter(store, time.time, actor, origins)
 
     @functools.cached_property
     def _opened(self) -> tuple[EmbeddedStore, Actor]:

@@ -5,20 +5,29 @@ What a key says is not judged here: ``factors.security_key`` does. Each key is s
 its own, so that one that hangs keeps no other waiting.
 """
 
-import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
-from queue import SimpleQueue
-from threading import Event, Thread
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from threading import Event
+from typing import NamedTuple
 
 from fido2.ctap import CtapError
 from fido2.ctap1 import APDU, ApduError, Ctap1
-from fido2.ctap2.base import Ctap2, Info
+from fido2.ctap2.base import Ctap2
 from fido2.ctap2.pin import ClientPin
 from fido2.hid import CAPABILITY
 
-from pam_mfa.errors import KeyBusyError, KeyGoneError, SecurityKeyError
+from pam_mfa.errors import SecurityKeyError
+from pam_mfa.hardware.asking import ask_each, ask_first
+from pam_mfa.hardware.exchange import (
+    CHECK_INTERVAL,
+    LOOK_MAX,
+    PATIENCE,
+    TokenUse,
+    application_parameter,
+    describe_credential,
+    exchange,
+    verify_user,
+)
 from pam_mfa.hardware.hotplug import Monitor
 from pam_mfa.hardware.keys import (
     Assertion,
@@ -33,28 +42,9 @@ from pam_mfa.hardware.keys import (
 )
 from pam_mfa.hardware.nodes import AttachedKey, list_keys
 from pam_mfa.hardware.security_key import SecurityKey, open_when_free
+from pam_mfa.hardware.selection import is_selected
 
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-_PATIENCE = 2.0  # seconds for another program to release a key
-_LOOK_MAX = 5.0  # seconds for a key to answer what needs no touch
-_CHECK_INTERVAL = 0.2  # seconds between two questions to a U2F key whether it was touched
 _ERR = CtapError.ERR
-_ENDS = {
-    _ERR.KEEPALIVE_CANCEL: End.CANCELED,
-    _ERR.USER_ACTION_TIMEOUT: End.TIMED_OUT,
-    _ERR.ACTION_TIMEOUT: End.TIMED_OUT,
-    _ERR.OPERATION_DENIED: End.DENIED,
-    _ERR.PIN_INVALID: End.WRONG_PIN,
-    _ERR.PIN_AUTH_INVALID: End.WRONG_PIN,
-    _ERR.PIN_AUTH_BLOCKED: End.PIN_LOCKED_UNTIL_REPLUGGED,
-    _ERR.PIN_BLOCKED: End.PIN_BLOCKED,
-    _ERR.PIN_NOT_SET: End.NO_PIN,
-    _ERR.PUAT_REQUIRED: End.NOT_VERIFIED,
-    _ERR.UV_INVALID: End.NOT_VERIFIED,
-    _ERR.UV_BLOCKED: End.NOT_VERIFIED,
-}
 
 
 class AttachedKeys:
@@ -82,9 +72,9 @@ class AttachedKeys:
         """Return the key that is touched first, all of them blinking (CTAP 2.1, section 6.9)."""
 
         def ask(holder: Holder, ended: Event) -> Holder | None:
-            return holder if _is_selected(holder, seconds, ended) else None
+            return holder if is_selected(holder.key, seconds, ended) else None
 
-        return _first(holders, ask, canceled)
+        return ask_first(holders, ask, canceled)
 
     def touch(self, touch: Touch, canceled: Event) -> Touched | Untouched:
         """Have the keys of these holders blink, and return what the first one signs."""
@@ -97,7 +87,7 @@ class AttachedKeys:
                 return None
             return outcome
 
-        found = _first(touch.holders, ask, canceled)
+        found = ask_first(touch.holders, ask, canceled)
         # What ended by itself says more than what was canceled because of it.
         told = [one for one in failures if one.end is not End.CANCELED]
         return found or (told or failures or [Untouched(End.GONE)])[0]
@@ -114,7 +104,7 @@ def _look_at(
     attached: Iterable[AttachedKey], credentials: Sequence[Credential], canceled: Event
 ) -> Sight:
     keys = tuple(attached)
-    told = _each(keys, lambda key: _find_holder(key, credentials, canceled))
+    told = ask_each(keys, lambda key: _find_holder(key, credentials, canceled))
     return Sight(
         tuple(one.holder for one in told if one.holder),
         len(keys),
@@ -124,8 +114,8 @@ def _look_at(
 
 def _find_holder(key: AttachedKey, credentials: Sequence[Credential], canceled: Event) -> _Told:
     try:
-        with open_when_free(key, _PATIENCE, lambda: None, canceled) as opened:
-            opened.call_max = _LOOK_MAX
+        with open_when_free(key, PATIENCE, lambda: None, canceled) as opened:
+            opened.call_max = LOOK_MAX
             if not opened.capabilities & CAPABILITY.CBOR:
                 return _Told(_find_by_u2f(key, opened, credentials, canceled), "")
             return _Told(_find_by_ctap2(key, Ctap2(opened), credentials, canceled), "")
@@ -160,7 +150,7 @@ def _holds(ctap: Ctap2, credential: Credential, canceled: Event) -> bool:
         ctap.get_assertion(
             credential.rp_id,
             bytes(32),
-            [_descriptor(credential)],
+            [describe_credential(credential)],
             options={"up": False},
             event=canceled,
         )
@@ -179,7 +169,7 @@ def _find_by_u2f(
             return None
         try:
             Ctap1(opened).authenticate(
-                bytes(32), _app_param(credential), credential.id, check_only=True
+                bytes(32), application_parameter(credential.rp_id), credential.id, check_only=True
             )
         except ApduError as error:
             if error.code == APDU.USE_NOT_SATISFIED:  # "yes, if it were touched"
@@ -188,52 +178,26 @@ def _find_by_u2f(
 
 
 def _touch(holder: Holder, touch: Touch, ended: Event) -> Touched | Untouched:
-    try:
-        with open_when_free(holder.key, _PATIENCE, lambda: None, ended) as opened:
-            ask = _touch_by_ctap2 if holder.is_ctap2 else _touch_by_u2f
-            return ask(holder, opened, touch, ended)
-    except KeyGoneError:
-        return Untouched(End.GONE)
-    except KeyBusyError as error:
-        return Untouched(End.BUSY, detail=str(error))
-    except Exception as error:  # noqa: BLE001 - a key's bytes took fido2 out of its way
-        detail = str(error) if isinstance(error, SecurityKeyError) else type(error).__name__
-        return Untouched(End.FAULTY, detail=detail)
+    def ask(opened: SecurityKey) -> Touched | Untouched:
+        if not holder.is_ctap2:
+            return _touch_by_u2f(holder, opened, touch, ended)
+        return _touch_by_ctap2(holder, Ctap2(opened), touch, ended)
+
+    return exchange(holder.key, touch.seconds, ended, ask)
 
 
-def _touch_by_ctap2(
-    holder: Holder, opened: SecurityKey, touch: Touch, ended: Event
-) -> Touched | Untouched:
-    ctap = Ctap2(opened)
-    opened.call_max = touch.seconds
-    try:
-        return _sign(holder, ctap, touch, ended)
-    except CtapError as error:
-        return _translate(error, ctap)
-
-
-def _sign(holder: Holder, ctap: Ctap2, touch: Touch, ended: Event) -> Touched | Untouched:
+def _touch_by_ctap2(holder: Holder, ctap: Ctap2, touch: Touch, ended: Event) -> Touched | Untouched:
     if touch.method is Method.PIN and not touch.pin:
         return Untouched(End.WRONG_PIN)  # CVE-2021-31924: an empty PIN is not "no PIN"
-    rp_id, options = holder.credential.rp_id, {"up": True}
-    parameter, version = None, None
-    has_tokens = ctap.info.options.get("pinUvAuthToken") is True
-    if touch.method is Method.BUILT_IN and not has_tokens:
-        options["uv"] = True
-    elif touch.method is not Method.NONE:
-        client_pin = ClientPin(ctap)
-        token = _token(client_pin, touch, rp_id, ended)
-        parameter = client_pin.protocol.authenticate(token, touch.client_data_hash)
-        version = client_pin.protocol.VERSION
+    rp_id, permission = holder.credential.rp_id, ClientPin.PERMISSION.GET_ASSERTION
+    use = TokenUse(touch.method, touch.pin, permission, rp_id, touch.client_data_hash)
+    verification = verify_user(ctap, use, ended)
     response = ctap.get_assertion(
         rp_id,
         touch.client_data_hash,
-        [_descriptor(holder.credential)],
-        None,
-        options,
-        parameter,
-        version,
+        [describe_credential(holder.credential)],
         event=ended,
+        **verification | {"options": {"up": True} | verification.get("options", {})},
     )
     assertion = Assertion(
         bytes(response.credential["id"]),
@@ -244,29 +208,11 @@ def _sign(holder: Holder, ctap: Ctap2, touch: Touch, ended: Event) -> Touched | 
     return Touched(holder, assertion)
 
 
-def _token(client_pin: ClientPin, touch: Touch, rp_id: str, ended: Event) -> bytes:
-    permission = ClientPin.PERMISSION.GET_ASSERTION
-    if touch.method is Method.PIN:
-        return client_pin.get_pin_token(touch.pin, permission, rp_id)
-    return client_pin.get_uv_token(permission, rp_id, event=ended)
-
-
-def _translate(error: CtapError, ctap: Ctap2) -> Untouched:
-    end = _ENDS.get(_ERR(error.code) if error.code in set(_ERR) else _ERR.OTHER, End.FAULTY)
-    if end is End.WRONG_PIN:
-        left, needs_replug = ClientPin(ctap).get_pin_retries()
-        if left == 0:
-            return Untouched(End.PIN_BLOCKED, 0)
-        replug = End.PIN_LOCKED_UNTIL_REPLUGGED
-        return Untouched(replug if needs_replug else End.WRONG_PIN, left)
-    return Untouched(end, detail=str(error) if end is End.FAULTY else "")
-
-
 def _touch_by_u2f(
     holder: Holder, opened: SecurityKey, touch: Touch, ended: Event
 ) -> Touched | Untouched:
     give_up_at = time.monotonic() + touch.seconds
-    app_param = _app_param(holder.credential)
+    app_param = application_parameter(holder.credential.rp_id)
     while time.monotonic() < give_up_at:
         try:
             signed = Ctap1(opened).authenticate(
@@ -275,107 +221,10 @@ def _touch_by_u2f(
         except ApduError as error:
             if error.code != APDU.USE_NOT_SATISFIED:
                 return Untouched(End.FAULTY, detail=f"U2F status {error.code:#06x}")
-            if ended.wait(_CHECK_INTERVAL):
+            if ended.wait(CHECK_INTERVAL):
                 return Untouched(End.CANCELED)
             continue
         # The very bytes that a U2F key signs, as authenticator data (WebAuthn 3, section 6.1.2).
         data = app_param + bytes(signed[:5])
         return Touched(holder, Assertion(holder.credential.id, data, bytes(signed[5:])))
     return Untouched(End.TIMED_OUT)
-
-
-def _is_selected(holder: Holder, seconds: float, ended: Event) -> bool:
-    try:
-        with open_when_free(holder.key, _PATIENCE, lambda: None, ended) as opened:
-            ctap = Ctap2(opened)
-            opened.call_max = seconds
-            if "FIDO_2_1" in ctap.info.versions:
-                ctap.selection(event=ended)
-                return True
-            _ask_touch_of_2_0(ctap, ended)
-            return True
-    except Exception:  # noqa: BLE001 - a key that cannot be touched is not selected
-        return False
-
-
-def _ask_touch_of_2_0(ctap: Ctap2, ended: Event) -> None:
-    """Have a key of CTAP 2.0 blink: an empty PIN parameter only asks for a touch (section 5.1)."""
-    user, algorithm = {"id": b"\0", "name": "x"}, {"type": "public-key", "alg": -7}
-    try:
-        ctap.make_credential(
-            bytes(32), {"id": "pam-mfa"}, user, [algorithm],
-            pin_uv_param=b"", pin_uv_protocol=1, event=ended,
-        )  # fmt: skip
-    except CtapError as error:
-        if error.code not in (_ERR.PIN_INVALID, _ERR.PIN_AUTH_INVALID, _ERR.PIN_NOT_SET):
-            raise
-
-
-def describe_options(info: Info) -> dict[str, Any]:
-    """Return what a key's getInfo says, as plain values."""
-    return {
-        "versions": list(info.versions),
-        "aaguid": str(info.aaguid),
-        "options": dict(info.options),
-    }
-
-
-def _descriptor(credential: Credential) -> dict[str, Any]:
-    return {"type": "public-key", "id": credential.id}
-
-
-def _app_param(credential: Credential) -> bytes:
-    return hashlib.sha256(credential.rp_id.encode()).digest()
-
-
-def _each(items: Sequence[_Item], ask: Callable[[_Item], _Result]) -> list[_Result]:
-    """Ask all at once; return the answers in the items' order."""
-    answers: list[_Result | None] = [None] * len(items)
-
-    def keep(index: int, item: _Item) -> None:
-        answers[index] = ask(item)
-
-    threads = [Thread(target=keep, args=pair, daemon=True) for pair in enumerate(items)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [answer for answer in answers if answer is not None]
-
-
-def _first(
-    items: Sequence[_Item], ask: Callable[[_Item, Event], _Result | None], canceled: Event
-) -> _Result | None:
-    """Ask all at once; return the first answer that is one, and cancel the others."""
-    ended = _Either(canceled)
-    answers: SimpleQueue[_Result | None] = SimpleQueue()
-
-    def put(item: _Item) -> None:
-        answers.put(ask(item, ended))
-
-    for item in items:
-        Thread(target=put, args=(item,), daemon=True).start()
-    found = None
-    for _ in items:
-        answer = answers.get()
-        if answer is not None and found is None:
-            found = answer
-            ended.set()
-    return found
-
-
-class _Either(Event):
-    """An event that is also set when another one is."""
-
-    def __init__(self, other: Event) -> None:
-        super().__init__()
-        self._other = other
-
-    def is_set(self) -> bool:
-        """Whether this event or the other one is set."""
-        return super().is_set() or self._other.is_set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for this one, for at most a turn, and look at the other one."""
-        super().wait(timeout)
-        return self.is_set()

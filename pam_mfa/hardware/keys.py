@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from threading import Event
 from typing import NamedTuple, Protocol
 
+from pam_mfa.errors import SecurityKeyError
 from pam_mfa.hardware.nodes import AttachedKey
 
 
@@ -58,7 +59,7 @@ class Method(enum.Enum):
 
 
 class End(enum.StrEnum):
-    """Why there is no assertion."""
+    """Why there is no assertion, or no new credential."""
 
     TIMED_OUT = "nobody touched the key in time"
     CANCELED = "it was canceled"
@@ -70,6 +71,9 @@ class End(enum.StrEnum):
     PIN_BLOCKED = "the PIN is blocked"
     NO_PIN = "the key has no PIN"
     NOT_VERIFIED = "the key did not recognize its user"
+    EXCLUDED = "the key holds a credential of this user already"
+    FULL = "the key has no room for another discoverable credential"
+    UNSUPPORTED = "the key cannot make such a credential"
     FAULTY = "the key answered what no key may answer"
 
 
@@ -95,7 +99,7 @@ class Touched(NamedTuple):
 
 
 class Untouched(NamedTuple):
-    """There is no assertion."""
+    """There is no assertion, or no new credential."""
 
     end: End
     attempts_left: int = -1  # for the PIN; -1: not known
@@ -116,3 +120,64 @@ class Keys(Protocol):
 
     def touch(self, touch: Touch, canceled: Event) -> Touched | Untouched:
         """Have the keys of these holders blink, and return what the first one signs."""
+
+
+class KeyReport(NamedTuple):
+    """What an attached key says of itself without a touch; of one that cannot be asked, why."""
+
+    key: AttachedKey
+    problem: SecurityKeyError | None = None  # None: it was asked
+    is_ctap2: bool = False  # False: a U2F-only key
+    versions: tuple[str, ...] = ()
+    aaguid: str = ""  # the model, as a UUID; "": it does not say
+    has_pin: bool = False
+    pin_attempts_left: int = -1  # -1: it has no PIN
+    has_built_in_uv: bool = False
+    is_always_uv: bool = False
+    must_verify_user: bool = False  # to make a credential that is not discoverable
+    can_be_discoverable: bool = False
+    held: tuple[Credential, ...] = ()  # of the credentials that it was asked for
+
+
+class NewCredential(NamedTuple):
+    """A credential that an attached key is to make (CTAP 2.1, section 6.1)."""
+
+    report: KeyReport  # the key's
+    client_data_hash: bytes
+    rp_id: str
+    user_handle: bytes
+    user: str
+    algorithms: tuple[int, ...]  # COSE, the preferred first
+    excluded: tuple[Credential, ...]  # a key that holds one of these makes none
+    method: Method
+    pin: str = ""
+    is_discoverable: bool = False
+    seconds: float = 30.0
+
+    def __repr__(self) -> str:
+        """Do not show the PIN."""
+        return f"NewCredential({self.user!r}, {self.method})"
+
+
+class Made(NamedTuple):
+    """A key made a credential; what it says of that is not judged yet."""
+
+    attestation_object: bytes  # as WebAuthn has it (level 3, section 6.5.4)
+
+
+class Registrar(Protocol):
+    """The attached keys, as those on which credentials can be made."""
+
+    def examine(self, credentials: Sequence[Credential], canceled: Event) -> tuple[KeyReport, ...]:
+        """Have every attached key say what it is and which credentials it holds, untouched."""
+
+    def wait(self, seconds: float, canceled: Event) -> tuple[KeyReport, ...]:
+        """Wait until a key is plugged in, and examine it."""
+
+    def choose(
+        self, reports: Sequence[KeyReport], seconds: float, canceled: Event
+    ) -> KeyReport | None:
+        """Return the key that is touched first, all of them blinking."""
+
+    def make(self, wanted: NewCredential, canceled: Event) -> Made | Untouched:
+        """Have one key make a credential."""

@@ -16,9 +16,20 @@ from typing import NamedTuple
 from pam_mfa import oath
 from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.enrolling import ask_codes, enable_device
-from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError, WireError
+from pam_mfa.errors import (
+    BrokenSystemError,
+    PamMfaError,
+    RefusedError,
+    SecurityKeyError,
+    WireError,
+)
+from pam_mfa.hardware.keys import Keys
+from pam_mfa.key_enabling import KeyRefusedError
+from pam_mfa.key_enrolling import enable_key
 from pam_mfa.lifecycle import (
     Actor,
+    DevicesChangedError,
+    KeyWish,
     Lifecycle,
     PendingDevice,
     TokenNotFreeError,
@@ -28,6 +39,7 @@ from pam_mfa.listing import list_row, status_row
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 from pam_mfa.policy import Mode, Policy, Unenrolled
 from pam_mfa.self_service.dialogue import Dialogue
+from pam_mfa.self_service.presence import Presence, find_presence
 from pam_mfa.self_service.protocol import (
     Operation,
     Petition,
@@ -39,7 +51,7 @@ from pam_mfa.store import Change, Claim
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout, drop_privileges
 from pam_mfa.store.policies import read_policy
-from pam_mfa.verification import Caller, attempt
+from pam_mfa.verification import Caller, Machine, attempt
 from pam_mfa.verifier.packets import Peer, peer_of
 from pam_mfa.wire import FRAME_MAX, Phase, Request, Result
 
@@ -53,6 +65,7 @@ _CHANGES = {
     Operation.ENABLE_VIRTUAL: ("enable", EventName.ENABLE_MFA_DEVICE),
     Operation.ENABLE_TOKEN: ("enable", EventName.ENABLE_MFA_DEVICE),
     Operation.ENABLE_RECOVERY: ("enable", EventName.ENABLE_MFA_DEVICE),
+    Operation.ENABLE_FIDO: ("enable", EventName.ENABLE_MFA_DEVICE),
     Operation.RESYNC: ("resync", EventName.RESYNC_MFA_DEVICE),
     Operation.DEACTIVATE: ("deactivate", EventName.DEACTIVATE_MFA_DEVICE),
 }
@@ -87,6 +100,7 @@ class _Case(NamedTuple):
     petition: Petition
     peer: Peer
     policy: Policy
+    presence: Presence
     store: EmbeddedStore
     lifecycle: Lifecycle
     dialogue: Dialogue
@@ -120,8 +134,8 @@ def serve_petition(connection: socket.socket, layout: Layout) -> None:
 def _serve(
     petition: Petition, peer: Peer, layout: Layout, dialogue: Dialogue
 ) -> list[dict[str, object]]:
-    policy = read_policy(layout.policy)
-    refusal = _find_refusal(petition, peer, policy)
+    policy, presence = read_policy(layout.policy), find_presence(peer)
+    refusal = _find_refusal(petition, peer, policy, presence)
     if refusal is None and petition.operation in _CHANGES:
         refusal = _check_password(petition.user, layout, dialogue)
     drop_privileges()
@@ -132,7 +146,7 @@ def _serve(
             raise refusal.error
         lifecycle = Lifecycle(store, time.time, Actor(peer.uid, peer.pid, None))
         try:
-            return _act(_Case(petition, peer, policy, store, lifecycle, dialogue))
+            return _act(_Case(petition, peer, policy, presence, store, lifecycle, dialogue))
         except RefusedError as error:
             reason = error.reason if isinstance(error, _UnservedError) else Reason.NOT_POSSIBLE
             if reason is not None:
@@ -142,7 +156,9 @@ def _serve(
         store.close()
 
 
-def _find_refusal(petition: Petition, peer: Peer, policy: Policy) -> _Refusal | None:
+def _find_refusal(
+    petition: Petition, peer: Peer, policy: Policy, presence: Presence
+) -> _Refusal | None:
     try:
         own_name = pwd.getpwuid(peer.uid).pw_name
     except (KeyError, OverflowError):
@@ -159,6 +175,13 @@ def _find_refusal(petition: Petition, peer: Peer, policy: Policy) -> _Refusal | 
             f"this host's policy does not let users {permission} their devices themselves",
             hint="Ask your administrator. The policy's word for it is "
             f"'self_service: {{{permission}: true}}'.",
+        )
+        return _Refusal(Reason.NOT_ALLOWED, error)
+    if petition.operation is Operation.ENABLE_FIDO and presence is Presence.REMOTE:
+        error = RefusedError(
+            "you are logged in from another machine, and a security key is enabled on the one "
+            "that it is attached to; nothing was changed",
+            hint="Log in at this machine itself, or ask your administrator.",
         )
         return _Refusal(Reason.NOT_ALLOWED, error)
     return None
@@ -229,6 +252,8 @@ def _act(case: _Case) -> list[dict[str, object]]:
         case.dialogue.tell(f"Deactivated {gone.serial_number} of {user}.")
     elif operation is Operation.ENABLE_RECOVERY:
         _enable_recovery(case, proof)
+    elif operation is Operation.ENABLE_FIDO:
+        _enable_fido(case, proof)
     else:
         _enable(case, proof)
     return []
@@ -257,7 +282,10 @@ def _verify(case: _Case) -> _Proof:
     # Whatever logins may do: an attempt that policy would only report is no verification here.
     policy = case.policy._replace(mode=Mode.ENFORCE, unenrolled=Unenrolled.DENY)
     caller = Caller(case.peer.pid, case.peer.uid, may_verify=True)
-    running = attempt(request, caller, policy, case.store, time.time)
+    # A key in this machine proves nothing of who comes from another one, and is not offered there.
+    is_here = case.presence is Presence.LOCAL
+    machine = Machine(os.uname().nodename, os.urandom, _attached_keys) if is_here else None
+    running = attempt(request, caller, policy, case.store, time.time, machine)
     verdict, changes = case.dialogue.drive(running, case.store)
     if verdict.result is not Result.SUCCESS:
         raise _UnservedError(
@@ -267,6 +295,12 @@ def _verify(case: _Case) -> _Proof:
             "ask your administrator for a bypass code.",
         )
     return _Proof(devices, changes)
+
+
+def _attached_keys() -> Keys:
+    from pam_mfa.hardware.attached_keys import AttachedKeys  # noqa: PLC0415 - fido2 and pyudev
+
+    return AttachedKeys()
 
 
 def _resync(case: _Case, changes: list[Change]) -> None:
@@ -289,6 +323,27 @@ def _enable_recovery(case: _Case, proof: _Proof) -> None:
     case.dialogue.tell("Recovery codes, each good once. Print them; they are not shown again.")
     for code in codes:
         case.dialogue.tell(f"  {code}")
+
+
+def _enable_fido(case: _Case, proof: _Proof) -> None:
+    # Loaded here: fido2 and pyudev are for this petition only.
+    from pam_mfa.hardware.registration import AttachedKeyRegistrar  # noqa: PLC0415
+
+    wishes = case.petition.wishes.split()
+    wish = KeyWish(case.petition.name, "discoverable" in wishes, "verification" in wishes)
+    pending = case.lifecycle.begin_fido(case.petition.user, case.policy.fido, wish)
+    pending = pending._replace(beside=proof.devices)
+    running = enable_key(case.lifecycle, pending, AttachedKeyRegistrar(), _attached_keys())
+    try:
+        device, _ = case.dialogue.drive(running, case.store)
+    except KeyRefusedError as error:
+        raise _UnservedError(str(error), None, hint=error.hint) from error
+    except DevicesChangedError as error:
+        raise _UnservedError(str(error), Reason.DEVICES_CHANGED, hint=error.hint) from error
+    except SecurityKeyError:
+        _record(case.store, case.petition, case.peer, Reason.KEY_UNUSABLE)
+        raise
+    case.dialogue.tell(f"Enabled {device.serial_number} for {pending.user}.")
 
 
 def _enable(case: _Case, proof: _Proof) -> None:

@@ -5,15 +5,17 @@ Plain blocking calls: a process serves one user and has nobody else to wait on.
 """
 
 import contextlib
+import os
+import select
 import socket
 import time
 from collections.abc import Generator
-from threading import Event
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from pam_mfa import wire
 from pam_mfa.audit import Reason
-from pam_mfa.errors import WireError
+from pam_mfa.errors import BrokenSystemError, WireError
 from pam_mfa.store import Change, Store
 from pam_mfa.verification import Ask, Commit, Need, Tell, Work
 from pam_mfa.wire import Style
@@ -116,6 +118,32 @@ class Dialogue:
                 reply = store.commit([need.claim])[0]
                 changes.append(reply)
             elif isinstance(need, Work):
-                reply = need.do(Event())
+                reply = self._work(need)
             else:
                 reply = self.listen()
+
+    def _work(self, need: Work) -> object:
+        """Do what blocks in a thread, and cancel it when the user leaves: a key is released."""
+        canceled, done = Event(), os.eventfd(0, os.EFD_CLOEXEC)
+        answers: list[object] = []
+
+        def work() -> None:
+            try:
+                answers.append(need.do(canceled))
+            finally:
+                os.eventfd_write(done, 1)
+
+        worker = Thread(target=work, daemon=True)
+        poll = select.poll()
+        poll.register(done, select.POLLIN)
+        # Only the end of the connection: what a user types meanwhile waits for its question.
+        poll.register(self._connection, select.POLLRDHUP)
+        worker.start()
+        events = dict(poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000))
+        if done not in events:
+            canceled.set()
+        worker.join()
+        os.close(done)
+        if not answers:
+            raise BrokenSystemError("a security key could not be asked")
+        return answers[0]

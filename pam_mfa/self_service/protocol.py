@@ -9,7 +9,9 @@ type   frame     from               fields
 ====== ========= ================== ==========================================================
 0x11   PETITION  command line       1 operation, 2 user, 3 serial number, 4 name, 5 algorithm,
                                     6 digits, 7 period, 8 secret (base32), 9 first code,
-                                    10 second code; all texts, absent where not given
+                                    10 second code, 11 wishes for a security key (words of
+                                    "discoverable verification"); all texts, absent where not
+                                    given
 0x91   ROWS      service            1 a JSON list of objects, at most 16,384 bytes
 0x92   END       service            1 result (1 byte): 0 done, 1 refused, 3 system broken,
                                     2 sentence, 3 hint; texts
@@ -41,6 +43,7 @@ class Operation(enum.StrEnum):
     ENABLE_VIRTUAL = "enable-virtual"
     ENABLE_TOKEN = "enable-token"  # noqa: S105 - a device
     ENABLE_RECOVERY = "enable-recovery"
+    ENABLE_FIDO = "enable-fido"
     RESYNC = "resync"
     DEACTIVATE = "deactivate"
 
@@ -58,6 +61,7 @@ class Petition(NamedTuple):
     secret: str = ""
     first_code: str = ""
     second_code: str = ""
+    wishes: str = ""  # words: discoverable, verification
 
     def __repr__(self) -> str:
         """Show neither the secret nor codes."""

@@ -233,6 +233,12 @@ class State:
         return connection
 
 
+def has_step(connection: sqlite3.Connection, serial_number: str) -> bool:
+    """Whether something is noted under a serial number."""
+    query = "SELECT 1 FROM used_step WHERE serial_number = ?"
+    return connection.execute(query, (serial_number,)).fetchone() is not None
+
+
 def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
     if claim.inventory is not None:
         claim.inventory(connection)

@@ -34,6 +34,7 @@ from pam_mfa.hardware.keys import (
 )
 from pam_mfa.policy import SignCount, UserVerification
 from pam_mfa.store import Change, Claim, Known
+from pam_mfa.verification.key_words import describe_attempts, describe_end
 from pam_mfa.verification.needs import (
     Ask,
     Clock,
@@ -176,7 +177,7 @@ class Touching:
                 return (yield from self._judge(ceremony, outcome, must_verify_user=True))
             if outcome.end is not End.WRONG_PIN:
                 return (yield from self._end((holder,), outcome))
-            yield Tell(f"Wrong PIN of your security key ({name}); {_attempts(outcome)}.")
+            yield Tell(f"Wrong PIN of your security key ({name}); {describe_attempts(outcome)}.")
         yield from self._record(Reason.KEY_PIN_REFUSED, self._device(holder), End.WRONG_PIN)
         return None
 
@@ -248,7 +249,7 @@ class Touching:
         """Say and record why there is no assertion."""
         device = self._device(holders[0]) if len(holders) == 1 else None
         detail = f"{outcome.end}: {outcome.detail}" if outcome.detail else str(outcome.end)
-        yield Tell(_sentence(self._names(holders), outcome))
+        yield Tell(describe_end(self._names(holders), outcome))
         reason = _REASONS.get(outcome.end, Reason.KEY_UNUSABLE)
         yield from self._record(reason, device, detail)
         return None
@@ -276,29 +277,3 @@ class Touching:
 def _counted(event: Event, proof: Proof) -> Event:
     detail = "user verified by the key" if proof.is_user_verified else event.detail
     return event._replace(sign_count=proof.sign_count, detail=detail)
-
-
-def _attempts(outcome: Untouched) -> str:
-    if outcome.attempts_left < 0:
-        return "try again"
-    noun = "attempt" if outcome.attempts_left == 1 else "attempts"
-    return f"{outcome.attempts_left} {noun} left before the key blocks itself"
-
-
-def _sentence(name: str, outcome: Untouched) -> str:
-    """Return what a person is told of a key that gave no assertion."""
-    told = {
-        End.TIMED_OUT: f"Your security key ({name}) was not touched in time.",
-        End.DENIED: f"Your security key ({name}) was told to refuse.",
-        End.GONE: f"Your security key ({name}) was pulled out.",
-        End.BUSY: f"Your security key ({name}) is busy with another program.",
-        End.PIN_LOCKED_UNTIL_REPLUGGED: (
-            f"Too many wrong PINs: pull your security key ({name}) out and attach it again."
-        ),
-        End.PIN_BLOCKED: (
-            f"The PIN of your security key ({name}) is blocked. Only a reset, which erases the "
-            "key, ends that: use another device and tell your administrator."
-        ),
-        End.NOT_VERIFIED: f"Your security key ({name}) did not recognize you.",
-    }
-    return told.get(outcome.end, f"Your security key ({name}) cannot be used now.")

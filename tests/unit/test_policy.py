@@ -231,3 +231,32 @@ def test_decide(phase: Phase, expected: Decision) -> None:
 def test_asks_everyone(mode: Mode, unenrolled: Unenrolled, expected: bool) -> None:  # noqa: FBT001
     """Whoever has no device is asked like the others where all of them are refused."""
     assert expected is asks_everyone(Policy(mode=mode, unenrolled=unenrolled))
+
+
+MODELS = "fido: {attestation: {%s}}\n"
+
+
+def test_attestation() -> None:
+    """Models are named by AAGUID, by their makers' roots, or by the FIDO Alliance's metadata."""
+    model = "5ec0de00-c0de-4a11-900d-feedfacebeef"
+    text = f"aaguids: [{model}], roots: /r, metadata: /m, metadata_root: /s"
+    fido = read(f"version: 1\n{MODELS % text}").fido
+    assert ((model,), "/m", "/s", "/r") == fido[4:]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("aaguids: []", "'fido.attestation.aaguids' is empty"),
+        ("aaguids: [YubiKey]", "'fido.attestation.aaguids' must be a list of UUIDs"),
+        ("aaguids: x", "'fido.attestation.aaguids' must be a list"),
+        ("roots: r.pem", "'fido.attestation.roots' must be an absolute path"),
+        ("metadata: ''", "'fido.attestation.metadata' must be an absolute path"),
+        ("metadata_root: /s", "'fido.attestation.metadata_root' goes with 'metadata' only"),
+        ("aaguid: []", "'fido.attestation.aaguid' is not a known key"),
+    ],
+)
+def test_bad_attestation(text: str, reason: str) -> None:
+    """A mistake in what a key must prove is told with its line and key."""
+    sentence, _ = refusal(f"version: 1\n{MODELS % text}")
+    assert sentence.startswith(f"p.yaml, line 2: {reason}")

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Enabling security keys, by two touches: one makes a credential, one proves that it signs.
+
+A part of ``lifecycle``, which is the public Python API. Owns whose a credential is and its record
+in the audit log; what a key answers comes from the caller and is judged by ``factors``.
+"""
+
+import datetime
+import functools
+import os
+import re
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pam_mfa.audit import Event, EventName, Outcome, Reason
+from pam_mfa.devices import Device, FidoDevice, require_name, serial_number_of
+from pam_mfa.enabling import Enabling, free_name, require_room
+from pam_mfa.errors import BrokenSystemError, RefusedError
+from pam_mfa.factors.attestation import Models, Registered, Wanted, verify_registration
+from pam_mfa.factors.security_key import (
+    CHALLENGE_BYTES,
+    RP_ID,
+    Ceremony,
+    Proof,
+    UnprovenError,
+    is_possible_clone,
+    verify_assertion,
+)
+from pam_mfa.hardware.keys import Assertion, Credential, Made
+from pam_mfa.policy import Fido, SignCount, UserVerification
+from pam_mfa.secret import Secret
+from pam_mfa.store import inventory
+from pam_mfa.store.device_files import encode_user
+from pam_mfa.store.files import read_file
+from pam_mfa.store.state import Change, Claim, forget_use
+
+SERVICE: Final = "pam-mfa"  # of the ceremonies
+DEFAULT_NAME: Final = "security-key"
+_NAME_MAX: Final = 40  # characters of a name that is made from a product's
+_UNSAFE = re.compile(r"[^a-z0-9]+")
+_FILE_MAX: Final = 64 * 1024 * 1024  # bytes; of the FIDO Alliance's, about 10 million
+_WRITABLE_BY_OTHERS: Final = 0o022
+# Where distributions keep the public roots: Debian and Ubuntu, Fedora and RHEL.
+_PUBLIC_ROOTS: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+
+
+class KeyRefusedError(RefusedError):
+    """What a key answered was refused; that is recorded."""
+
+
+class KeyWish(NamedTuple):
+    """How a security key is to be enabled."""
+
+    name: str = ""  # "": from what the key calls itself
+    is_discoverable: bool = False
+    must_verify_user: bool = False  # for this credential, whatever policy says
+
+
+class PendingKey(NamedTuple):
+    """A security key that is not enabled yet: two touches must come first."""
+
+    user: str
+    wish: KeyWish
+    fido: Fido  # policy's part
+    models: Models
+    creation: Ceremony  # of the first touch
+    proof: Ceremony  # of the second
+    own: tuple[Credential, ...]  # that the user has already
+    device: FidoDevice | None = None  # after the first touch
+    registered: Registered | None = None  # the same
+    beside: frozenset[str] | None = None  # serial numbers that its user must still have; no others
+
+    @property
+    def must_verify_user(self) -> bool:
+        """Whether the key has to verify who touches it."""
+        required = self.fido.user_verification is UserVerification.REQUIRED
+        return required or self.wish.must_verify_user
+
+
+class KeyEnabling(Enabling):
+    """How security keys come to the users of one store."""
+
+    def begin_fido(
+        self,
+        user: str,
+        fido: Fido = Fido(),  # noqa: B008 - immutable
+        wish: KeyWish = KeyWish(),  # noqa: B008 - immutable
+    ) -> PendingKey:
+        """Prepare a security key for a user.
+
+        Args:
+            user: whose it is to be.
+            fido: policy's part on security keys.
+            wish: how it is to be enabled.
+
+        Raises:
+            RefusedError: the user has eight devices, or one of this name.
+            BrokenSystemError: a file that policy names for attestation cannot be used.
+        """
+        devices = self.list_devices(user)
+        require_room(user, wish.name or free_name(DEFAULT_NAME, devices), devices)
+        return PendingKey(
+            user=user,
+            wish=wish,
+            fido=fido,
+            models=self._load_models(fido),
+            creation=_ceremony(user),
+            proof=_ceremony(user),
+            own=tuple(
+                Credential(one.credential_id, one.rp_id)
+                for one in devices
+                if isinstance(one, FidoDevice)
+            ),
+        )
+
+    def accept_registration(self, pending: PendingKey, made: Made, product: str = "") -> PendingKey:
+        """Judge the first touch; the second one is then asked of the credential in ``device``.
+
+        Args:
+            pending: from ``begin_fido``.
+            made: what the key answered to its ceremony ``creation``.
+            product: what the key calls itself.
+
+        Raises:
+            KeyRefusedError: it is not what was asked for; that is recorded.
+        """
+        wanted = Wanted(pending.creation, pending.must_verify_user, pending.models)
+        try:
+            registered = verify_registration(made.attestation_object, wanted)
+        except UnprovenError as error:
+            raise self._refuse(pending, error) from error
+        devices = self.list_devices(pending.user)
+        name = pending.wish.name or free_name(name_from_product(product), devices)
+        device = FidoDevice(
+            serial_number=serial_number_of("fido", pending.user, name),
+            name=name,
+            enabled_at=self._now(),
+            credential_id=registered.credential_id,
+            public_key=registered.public_key,
+            rp_id=RP_ID,
+            aaguid=registered.aaguid,
+            user_verification="required" if pending.wish.must_verify_user else "",
+        )
+        self._require_new(pending, device, devices)
+        return pending._replace(device=device, registered=registered)
+
+    def enable_fido(self, pending: PendingKey, assertion: Assertion) -> FidoDevice:
+        """Enable a security key by its second touch.
+
+        Args:
+            pending: from ``accept_registration``.
+            assertion: what the key signed for its ceremony ``proof``.
+
+        Raises:
+            KeyRefusedError: it proves nothing; that is recorded.
+            RefusedError: the credential is somebody's, or the name was taken meanwhile.
+            DevicesChangedError: the user's devices are not those of ``pending.beside``.
+            BrokenSystemError: the device could not be stored.
+        """
+        device, registered = pending.device, pending.registered
+        if device is None or registered is None:
+            raise RefusedError("the first touch has not been judged", hint="accept_registration")
+        proof = self._verify_proof(pending, device, registered, assertion)
+        detail = f"attestation: {registered.attestation}; model: {device.aaguid or 'not said'}"
+        event = self._event(EventName.ENABLE_MFA_DEVICE, pending.user, device)
+        event = event._replace(sign_count=proof.sign_count, detail=detail)
+        claim = functools.partial(self._claim, pending.user, device, proof)
+        self._add(pending.user, device, claim, event, pending.beside)
+        return device
+
+    def enrolled_keys(self) -> Mapping[Credential, tuple[tuple[str, FidoDevice], ...]]:
+        """Return every enrolled credential, and which users have it as which device."""
+        found: dict[Credential, tuple[tuple[str, FidoDevice], ...]] = {}
+        for user in self._files.users():
+            for device in self._files.read(user):
+                if isinstance(device, FidoDevice):
+                    credential = Credential(device.credential_id, device.rp_id)
+                    found[credential] = (*found.get(credential, ()), (user, device))
+        return found
+
+    def credential_fingerprint(self, credential_id: bytes) -> str:
+        """Return the keyed hash by which a credential is known to be somebody's."""
+        return self._store.sealer.fingerprint(Secret(b"fido credential\0" + credential_id))
+
+    def _verify_proof(
+        self, pending: PendingKey, device: FidoDevice, registered: Registered, assertion: Assertion
+    ) -> Proof:
+        try:
+            proof = verify_assertion(
+                device, assertion, pending.proof, must_verify_user=pending.must_verify_user
+            )
+            went_back = is_possible_clone(registered.sign_count, proof.sign_count)
+            if went_back and pending.fido.sign_count is SignCount.REFUSE:
+                raise UnprovenError("its counter did not grow from one touch to the next")
+        except UnprovenError as error:
+            raise self._refuse(pending, error) from error
+        return proof
+
+    def _claim(self, user: str, device: FidoDevice, proof: Proof) -> None:
+        """Make the credential this device's alone and note its count, in one transaction."""
+        fingerprint = self.credential_fingerprint(device.credential_id)
+
+        def take(connection: sqlite3.Connection) -> None:
+            if inventory.find_owner(connection, fingerprint) is not None:
+                raise _taken_error()
+            inventory.add_fingerprint(connection, fingerprint, device.serial_number)
+            # An older device of this name had another counter: the new one is no clone of it.
+            forget_use(connection, device.serial_number, keep_step=False)
+
+        change = Change(
+            accepted=True, events=(), used_steps={device.serial_number: proof.sign_count}
+        )
+        self._store.commit([Claim(encode_user(user), (), lambda _: change, take)])
+
+    def _require_new(
+        self, pending: PendingKey, device: FidoDevice, devices: tuple[Device, ...]
+    ) -> None:
+        own = [one.credential_id for one in devices if isinstance(one, FidoDevice)]
+        fingerprint = self.credential_fingerprint(device.credential_id)
+        owner = self._store.read_inventory(lambda db: inventory.find_owner(db, fingerprint))
+        if device.credential_id in own or owner is not None:
+            raise self._refuse(pending, _taken_error())
+
+    def _refuse(self, pending: PendingKey, error: Exception) -> KeyRefusedError:
+        """Record that a key's answer was refused, and return the error that says so."""
+        event = Event(
+            name=EventName.ENABLE_MFA_DEVICE,
+            outcome=Outcome.DENIED,
+            reason=Reason.UNPROVEN_REGISTRATION,
+            at=self._clock(),
+            user=pending.user,
+            caller_uid=self._actor.uid,
+            caller_pid=self._actor.pid,
+            login_uid=self._actor.login_uid,
+            detail=str(error),
+        )
+        self._record(pending.user, event)
+        return KeyRefusedError(
+            f"the security key was refused: {error}; nothing was enabled",
+            hint="Use another key; the administrator's policy says which models may be enabled: "
+            "fido: attestation."
+            if pending.models.asks
+            else "Try it once more; if that stays, the key is broken.",
+        )
+
+    def _load_models(self, fido: Fido) -> Models:
+        """Read the files that policy names for attestation.
+
+        Raises:
+            BrokenSystemError: one cannot be used.
+        """
+        if not (fido.roots or fido.metadata):
+            return Models(fido.aaguids)
+        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - start-up cost
+            Encoding,
+        )
+
+        from pam_mfa.factors.metadata import (  # noqa: PLC0415
+            find_pinned_root,
+            load_certificates,
+            parse_metadata,
+        )
+
+        roots = load_certificates(_read(fido.roots), fido.roots) if fido.roots else []
+        ders = tuple(one.public_bytes(Encoding.DER) for one in roots)
+        if not fido.metadata:
+            return Models(fido.aaguids, ders)
+        if fido.metadata_root:
+            signer = load_certificates(_read(fido.metadata_root), fido.metadata_root)[0]
+        else:
+            public = next((one for one in _PUBLIC_ROOTS if Path(one).exists()), _PUBLIC_ROOTS[0])
+            pinned = find_pinned_root(load_certificates(_read(public), public))
+            if pinned is None:
+                raise BrokenSystemError(
+                    f"{public} has not the root 'GlobalSign Root CA - R3' that signs FIDO metadata",
+                    hint="Name a file with it in the policy: fido: attestation: metadata_root.",
+                )
+            signer = pinned
+        now = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
+        metadata = parse_metadata(_read(fido.metadata), fido.metadata, signer, now)
+        return Models(fido.aaguids, ders, metadata)
+
+
+def name_from_product(product: str) -> str:
+    """Return a device's name made of what a key calls itself: "YubiKey 5 NFC" -> yubikey-5-nfc."""
+    name = _UNSAFE.sub("-", product.lower())[:_NAME_MAX].strip("-") or DEFAULT_NAME
+    require_name(name)
+    return name
+
+
+def _ceremony(user: str) -> Ceremony:
+    return Ceremony(os.urandom(CHALLENGE_BYTES), os.uname().nodename, SERVICE, user)
+
+
+def _taken_error() -> RefusedError:
+    return RefusedError("its credential is enabled on this host already")
+
+
+def _read(path: str) -> bytes:
+    """Read a file that only its owner, root or us, can write."""
+    try:
+        return read_file(
+            Path(os.path.realpath(path)),
+            owners={0, os.geteuid()},
+            forbidden=_WRITABLE_BY_OTHERS,
+            size_max=_FILE_MAX,
+        )
+    except FileNotFoundError as error:
+        raise BrokenSystemError(
+            f"there is no {path}, which the policy names for attestation",
+            hint="Put it there, or take it out of the policy: fido: attestation.",
+        ) from error
