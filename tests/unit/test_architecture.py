@@ -17,7 +17,7 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 # From the ground up; a room imports rooms of lower floors, and itself.
 FLOORS = (
     ("", "errors", "secret"),
-    ("document", "oath", "wire", "pam", "pam_services"),
+    ("document", "oath", "wire", "pam", "ssh_keys", "pam_services"),
     ("hardware", "host"),
     ("tokens",),
     ("pskc", "token_csv"),
