@@ -79,6 +79,8 @@ class Reason(enum.StrEnum):
     KEY_PIN_REFUSED = "key_pin_refused"
     UNPROVEN_ASSERTION = "unproven_assertion"
     POSSIBLE_CLONE = "possible_clone"
+    SSH_KEY_ACCEPTED = "ssh_key_accepted"
+    SSH_KEY_NOT_ENROLLED = "ssh_key_not_enrolled"
     NOT_POSSIBLE = "not_possible"  # with these devices
     DEVICES_CHANGED = "devices_changed"  # since the user was verified
     UNPROVEN_REGISTRATION = "unproven_registration"

@@ -18,6 +18,7 @@ from pam_mfa.document import Section, parse_document
 from pam_mfa.errors import RefusedError
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 from pam_mfa.policy import SMS_REASON
+from pam_mfa.ssh_keys import KeyFormatError, SshKey, format_key, parse_key
 
 VERSION: Final = 1
 DEVICES_MAX: Final = 8  # AWS IAM's limit
@@ -102,9 +103,23 @@ class FidoDevice(NamedTuple):
         return "fido"
 
 
+class SshKeyDevice(NamedTuple):
+    """An SSH key that lives on a security key: the security key stays with the client."""
+
+    serial_number: str
+    name: str
+    enabled_at: datetime.datetime  # UTC
+    key: SshKey
+
+    @property
+    def type(self) -> str:
+        """The type's word in device files and policy."""
+        return "ssh-key"
+
+
 CodeDevice = VirtualDevice | TokenDevice
 PaperDevice = RecoveryCodes | Bypass
-Device = CodeDevice | PaperDevice | FidoDevice
+Device = CodeDevice | PaperDevice | FidoDevice | SshKeyDevice
 
 
 def count_devices(devices: Iterable[Device]) -> int:
@@ -229,6 +244,15 @@ def _parse_fido(section: Section) -> FidoDevice:
     )
 
 
+def _parse_ssh_key(section: Section) -> SshKeyDevice:
+    section.require_known((*_COMMON_KEYS, "public_key"))
+    try:
+        key = parse_key(_text(section, "public_key"))
+    except KeyFormatError as error:
+        raise section.error("public_key", f"is not that of a security key: {error}") from error
+    return SshKeyDevice(*_common(section), key)
+
+
 def _bytes(section: Section, key: str) -> bytes:
     text = _text(section, key)
     try:
@@ -281,6 +305,7 @@ _READERS: Final[dict[str, Callable[[Section], Device]]] = {
     "recovery": _parse_recovery,
     "bypass": _parse_bypass,
     "fido": _parse_fido,
+    "ssh-key": _parse_ssh_key,
 }
 
 
@@ -313,6 +338,8 @@ def _format_device(device: Device) -> dict[str, object]:
         values |= {"rp_id": device.rp_id, "aaguid": device.aaguid}
         if device.user_verification:
             values["user_verification"] = device.user_verification
+    elif isinstance(device, SshKeyDevice):
+        values["public_key"] = format_key(device.key)
     elif isinstance(device, Bypass):
         values |= {"expires_at": device.expires_at, "hashes": list(device.hashes)}
     else:

@@ -294,6 +294,21 @@ class Enabling:
             login_uid=self._actor.login_uid,
         )
 
+    def _replace(
+        self,
+        name: EventName,
+        user: str,
+        before_after: tuple[tuple[Device, ...], tuple[Device, ...]],
+        device: Device,
+    ) -> None:
+        before, after = before_after
+        self._files.write(user, after)
+        try:
+            self._record(user, self._event(name, user, device))
+        except StateError:  # no device without its record
+            self._files.write(user, before)
+            raise
+
 
 def current_actor() -> Actor:
     """Return who runs this process; ask before rights are dropped."""

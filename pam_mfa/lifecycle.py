@@ -69,6 +69,7 @@ from pam_mfa.lockout import LockState
 from pam_mfa.oath import SEED_BITS_MINIMUM
 from pam_mfa.paper_enabling import PaperEnabling
 from pam_mfa.policy import SMS_REASON
+from pam_mfa.ssh_key_enabling import SshKeyEnabling
 from pam_mfa.store import enrollment
 from pam_mfa.store.device_files import Entry, encode_user
 from pam_mfa.store.embedded import EmbeddedStore
@@ -108,7 +109,7 @@ class UserStatus(NamedTuple):
     problem: str = ""  # why the device file cannot be read
 
 
-class Lifecycle(PaperEnabling, KeyEnabling):
+class Lifecycle(PaperEnabling, KeyEnabling, SshKeyEnabling):
     """What may be done to the devices of one store."""
 
     def users(self) -> list[str]:

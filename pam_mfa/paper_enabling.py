@@ -9,9 +9,9 @@ import datetime
 import os
 
 from pam_mfa.audit import EventName
-from pam_mfa.devices import Bypass, Device, RecoveryCodes, require_user, serial_number_of
+from pam_mfa.devices import Bypass, RecoveryCodes, require_user, serial_number_of
 from pam_mfa.enabling import Enabling, free_name, require_room, require_unchanged
-from pam_mfa.errors import RefusedError, StateError
+from pam_mfa.errors import RefusedError
 from pam_mfa.factors import paper
 
 BYPASS_LONGEST = 7 * 86400.0  # seconds
@@ -66,21 +66,6 @@ class PaperEnabling(Enabling):
             bypass = Bypass(serial_number, name, now, expires_at, hashes)
             self._replace(EventName.ISSUE_BYPASS, user, (devices, (*others, bypass)), bypass)
         return made
-
-    def _replace(
-        self,
-        name: EventName,
-        user: str,
-        before_after: tuple[tuple[Device, ...], tuple[Device, ...]],
-        device: Device,
-    ) -> None:
-        before, after = before_after
-        self._files.write(user, after)
-        try:
-            self._record(user, self._event(name, user, device))
-        except StateError:  # no device without its record
-            self._files.write(user, before)
-            raise
 
     def _hash_codes(self, codes: list[str], user: str, serial_number: str) -> tuple[str, ...]:
         plain = [paper.parse_answer(one) for one in codes]

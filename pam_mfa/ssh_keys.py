@@ -8,6 +8,7 @@ it certifies.
 
 import base64
 import binascii
+import hashlib
 from typing import Final, NamedTuple
 
 from pam_mfa.errors import RefusedError
@@ -88,11 +89,20 @@ def require_key(text: str) -> SshKey:
 
 def format_key(key: SshKey) -> str:
     """Return ``TYPE BASE64``, as ``parse_key`` reads it."""
+    return f"{key.type} {base64.b64encode(_blob(key)).decode('ascii')}"
+
+
+def fingerprint(key: SshKey) -> str:
+    """Return what ``ssh-keygen -l`` and sshd's log call the key: ``SHA256:...``."""
+    digest = hashlib.sha256(_blob(key)).digest()
+    return f"SHA256:{base64.b64encode(digest).decode('ascii').rstrip('=')}"
+
+
+def _blob(key: SshKey) -> bytes:
     parts = [key.type.encode(), key.point, key.application.encode()]
     if key.type == ECDSA:
         parts.insert(1, b"nistp256")
-    blob = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    return f"{key.type} {base64.b64encode(blob).decode('ascii')}"
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def _parse_blob(kind: str, blob: bytes) -> SshKey:

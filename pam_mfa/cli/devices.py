@@ -4,6 +4,7 @@
 import io
 import os
 import sys
+from typing import TextIO
 
 import click
 import segno
@@ -15,7 +16,9 @@ from pam_mfa.lifecycle import Lifecycle, PendingDevice, refuse_sms
 from pam_mfa.listing import list_row
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 from pam_mfa.self_service.protocol import Operation, Petition
+from pam_mfa.ssh_keys import fingerprint
 
+_PUBLIC_KEY_MAX = 32768  # characters
 _TRIES = 3  # pairs of codes that are asked for before giving up
 
 
@@ -115,6 +118,25 @@ def recovery(session: Session, user: str) -> None:
     click.echo(f"Recovery codes of {user}, each good once. Print them; they are not shown again.\n")
     for code in codes:
         click.echo(f"  {code}")
+
+
+@enable.command(name="ssh-key")
+@click.argument("user")
+@click.option(
+    "--public-key",
+    type=click.File("r", encoding="utf-8", errors="replace"),
+    required=True,
+    metavar="FILE",
+    help="The key's .pub file; - is standard input.",
+)
+@click.option("--name", help="The device's name; default: ssh-key.")
+@pass_session
+def ssh_key(session: Session, user: str, *, public_key: TextIO, name: str | None) -> None:
+    """Enable an SSH key that lives on a security key, made by ssh-keygen -t ed25519-sk."""
+    text = public_key.read(_PUBLIC_KEY_MAX)  # before root is given up
+    session.note_unknown(user)
+    device = session.lifecycle.enable_ssh_key(user, text, name)
+    click.echo(f"Enabled {device.serial_number} for {user}: {fingerprint(device.key)}.")
 
 
 @click.command()

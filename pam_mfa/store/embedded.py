@@ -12,6 +12,7 @@ from pam_mfa.devices import (
     Device,
     FidoDevice,
     RecoveryCodes,
+    SshKeyDevice,
     TokenDevice,
     VirtualDevice,
     format_devices,
@@ -70,10 +71,11 @@ class EmbeddedStore:
         paper = tuple(one for one in devices if isinstance(one, RecoveryCodes | Bypass))
         keys = tuple(one for one in devices if isinstance(one, FidoDevice))
         opened, problems = self._open_devices(user, devices)
-        standing = standing_of(devices, (*opened, *paper, *keys))
+        ssh_keys = tuple(one for one in devices if isinstance(one, SshKeyDevice))
+        standing = standing_of(devices, (*opened, *paper, *keys, *ssh_keys))
         if standing is not Standing.ENROLLED:
             return self._decoy_enrollment(user, standing, problems)
-        return Enrollment(encode_user(user), standing, opened, paper, keys, problems)
+        return Enrollment(encode_user(user), standing, opened, paper, keys, ssh_keys, problems)
 
     def code_hash(self, code: str, user: str, serial_number: str) -> str:
         """Return the keyed hash of a code on paper."""

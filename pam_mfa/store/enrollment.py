@@ -5,7 +5,7 @@ import enum
 from collections.abc import Sized
 from typing import NamedTuple
 
-from pam_mfa.devices import CodeDevice, FidoDevice, PaperDevice
+from pam_mfa.devices import CodeDevice, FidoDevice, PaperDevice, SshKeyDevice
 from pam_mfa.secret import Secret
 
 
@@ -51,4 +51,5 @@ class Enrollment(NamedTuple):
     devices: tuple[OpenDevice, ...]
     paper: tuple[PaperDevice, ...] = ()  # recovery codes and a bypass
     security_keys: tuple[FidoDevice, ...] = ()
+    ssh_keys: tuple[SshKeyDevice, ...] = ()
     problem: str = ""  # why some or all devices cannot be used; for the log only

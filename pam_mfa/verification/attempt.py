@@ -7,7 +7,8 @@ from pam_mfa.store import Standing, Store
 from pam_mfa.verification.codes import verify_code
 from pam_mfa.verification.needs import Ask, Attempt, Caller, Clock, Machine, Verdict
 from pam_mfa.verification.rules import apply_mode, is_remote, judge_unenrolled
-from pam_mfa.verification.scene import record, set_scene
+from pam_mfa.verification.scene import Scene, record, set_scene
+from pam_mfa.verification.ssh_login import find_ssh_keys, verify_ssh_login
 from pam_mfa.wire import Request, Result
 
 PROMPT = "Verification code: "
@@ -37,20 +38,24 @@ def attempt(  # noqa: PLR0913, PLR0917 - what one attempt is made of
     decision = decide(policy, request.phase)
     if decision.action is Action.NOTHING:
         return Verdict(Result.IGNORE)
+    ssh_keys = find_ssh_keys(request, caller) if "ssh-key" in decision.devices else ()
     may_have_key = machine is not None and "fido" in decision.devices and is_local(request)
     # The prompt goes out before anything of the user is looked up: it cannot tell who is
     # enrolled, not by its time either, and the look-up costs nobody any waiting. Who is at the
-    # machine may have a key to be touched instead, and is asked after the look.
-    is_asked_first = caller.may_verify and asks_everyone(policy) and not may_have_key
+    # machine may have a key to be touched instead, and who came by SSH with a security key has
+    # touched it already: they are asked after the look.
+    is_asked_first = (
+        caller.may_verify and asks_everyone(policy) and not may_have_key and not ssh_keys
+    )
     if is_asked_first:
         yield Ask(PROMPT)
     scene = set_scene(request, caller, policy, store)
-    if not is_asked_first:
-        if not caller.may_verify:
-            return (yield from record(scene, clock, Reason.CALLER_NOT_ALLOWED, Result.DENIED))
-        if scene.enrollment.standing is Standing.NOT_ENROLLED and not asks_everyone(policy):
-            end = judge_unenrolled(policy, has_account=request.uid is not None)
-            return (yield from record(scene, clock, *end))
+    if not is_asked_first and (end := _find_end(scene)):
+        return (yield from record(scene, clock, *end))
+    if ssh_keys:
+        verdict = yield from verify_ssh_login(scene, ssh_keys, clock)
+        if verdict is not None:
+            return verdict
     touching = None
     if machine is not None and may_have_key and scene.enrollment.security_keys:
         from pam_mfa.verification.touch import Touching  # noqa: PLC0415 - only where there is a key
@@ -63,6 +68,15 @@ def attempt(  # noqa: PLR0913, PLR0917 - what one attempt is made of
         yield Ask(PROMPT)
     verdict = yield from verify_code(scene, decision.devices, store, clock, touching)
     return apply_mode(policy, verdict)
+
+
+def _find_end(scene: Scene) -> tuple[Reason, Result] | None:
+    """Return how an attempt ends before anything is asked; None where it goes on."""
+    if not scene.caller.may_verify:
+        return Reason.CALLER_NOT_ALLOWED, Result.DENIED
+    if scene.enrollment.standing is Standing.NOT_ENROLLED and not asks_everyone(scene.policy):
+        return judge_unenrolled(scene.policy, has_account=scene.request.uid is not None)
+    return None
 
 
 def is_local(request: Request) -> bool:

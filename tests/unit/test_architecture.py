@@ -30,7 +30,7 @@ FLOORS = (
     ("verification",),
     ("u2f_keys",),
     ("enabling",),
-    ("paper_enabling", "key_enabling"),
+    ("paper_enabling", "key_enabling", "ssh_key_enabling"),
     ("lifecycle",),
     ("enrolling", "key_enrolling", "token_stock", "listing", "census", "key_importing"),
     ("next_login", "report"),
