@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
 class VirtualDevice(NamedTuple):
-    """An authenticator application that makes TOTP codes from a seed."""
+    """An authenticator application that makes codes from a seed: time-based, or imported HOTP."""
 
     serial_number: str
     name: str
@@ -203,19 +203,13 @@ def _parse_device(section: Section) -> Device:
 
 
 def _parse_virtual(section: Section) -> VirtualDevice:
-    section.require_known((*_COMMON_KEYS, *_CODE_KEYS, "period"))
-    parameters = _parameters(section, section.require("period", int))
-    return VirtualDevice(*_common(section), parameters, _text(section, "secret"))
+    section.require_known((*_COMMON_KEYS, *_CODE_KEYS))
+    return VirtualDevice(*_common(section), _parameters(section), _text(section, "secret"))
 
 
 def _parse_token(section: Section) -> TokenDevice:
-    section.require_known((*_COMMON_KEYS, *_CODE_KEYS, "period", "counter"))
-    is_event_based = section.get("counter", bool, default=False)
-    if is_event_based and "period" in section:
-        raise section.error("period", "does not go with 'counter: true'")
-    period = 0 if is_event_based else section.require("period", int)
-    parameters = _parameters(section, period, is_event_based=is_event_based)
-    return TokenDevice(*_common(section), parameters, _text(section, "secret"))
+    section.require_known((*_COMMON_KEYS, *_CODE_KEYS))
+    return TokenDevice(*_common(section), _parameters(section), _text(section, "secret"))
 
 
 def _parse_recovery(section: Section) -> RecoveryCodes:
@@ -269,7 +263,11 @@ def _common(section: Section) -> tuple[str, str, datetime.datetime]:
     )
 
 
-def _parameters(section: Section, period: int, *, is_event_based: bool = False) -> Parameters:
+def _parameters(section: Section) -> Parameters:
+    is_event_based = section.get("counter", bool, default=False)
+    if is_event_based and "period" in section:
+        raise section.error("period", "does not go with 'counter: true'")
+    period = 0 if is_event_based else section.require("period", int)
     algorithm, digits = section.require("algorithm", str), section.require("digits", int)
     if algorithm not in set(Algorithm):
         raise section.error("algorithm", f"is not one of {', '.join(Algorithm)}")
@@ -298,7 +296,7 @@ def _time(section: Section, key: str) -> datetime.datetime:
 
 
 _COMMON_KEYS: Final = ("serial_number", "type", "name", "enabled_at")
-_CODE_KEYS: Final = ("algorithm", "digits", "secret")
+_CODE_KEYS: Final = ("algorithm", "digits", "period", "counter", "secret")
 _READERS: Final[dict[str, Callable[[Section], Device]]] = {
     "virtual": _parse_virtual,
     "token": _parse_token,
@@ -351,11 +349,16 @@ def _base64url(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).decode("ascii").rstrip("=")
 
 
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper with times as RFC 3339 writes them, in UTC."""
+class _Dumper(yaml.CSafeDumper):
+    """libyaml's safe dumper with times as RFC 3339 writes them, in UTC, and without aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Write what two devices share, such as a moment, twice: the reader refuses aliases."""
+        del data
+        return True
 
 
-def _represent_time(dumper: yaml.SafeDumper, moment: datetime.datetime) -> yaml.Node:
+def _represent_time(dumper: yaml.CSafeDumper, moment: datetime.datetime) -> yaml.Node:
     text = moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return dumper.represent_scalar("tag:yaml.org,2002:timestamp", text)
 

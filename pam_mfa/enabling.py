@@ -191,7 +191,7 @@ class Enabling:
         steps = code.resync_steps(
             OpenDevice(device, pending.seed, DeviceState(step=used)), self._clock()
         )
-        if not pending.token:
+        if not pending.token and not pending.parameters.is_event_based:
             current = oath.time_step(self._clock(), pending.parameters.period)
             steps = range(max(0, current - ENABLE_WINDOW), current + ENABLE_WINDOW + 1)
         pair = (code.parse_answer(typed[0]), code.parse_answer(typed[1]))

@@ -29,7 +29,7 @@ from pam_mfa.lifecycle import Actor, Lifecycle
 from pam_mfa.store import inventory
 from pam_mfa.store.device_files import encode_user
 from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.state import Change, Claim, forget_use, has_step
+from pam_mfa.store.state import Change, Claim, find_step, forget_use
 from pam_mfa.u2f_keys import EnrolledKey
 
 _PROGRAM = "u2f"  # the devices' name
@@ -259,7 +259,7 @@ class _Desk:
     def _find_obstacle(self, fingerprint: str, owner: str | None) -> str:
         if owner is not None:
             return f"the same credential is {owner} already; enable the key for {self._user} anew"
-        if has_step(self._connection, _mark_of(fingerprint)):
+        if find_step(self._connection, _mark_of(fingerprint)) is not None:
             return (
                 "it was imported before and deactivated since; whoever still has the key enables "
                 f"it anew: pam-mfa enable fido {self._user}"

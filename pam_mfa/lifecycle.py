@@ -343,6 +343,16 @@ def open_lifecycle(root: Path = Path("/")) -> Iterator[Lifecycle]:
         store.close()
 
 
+def require_root() -> None:
+    """Refuse everybody else.
+
+    Raises:
+        RefusedError: the process is not root.
+    """
+    if os.geteuid() != 0:
+        raise RefusedError("only root may do this", hint="Run the command with sudo.")
+
+
 def open_store(layout: Layout) -> tuple[EmbeddedStore, Actor]:
     """Open a store as the service user, and return it with who acts.
 
@@ -354,8 +364,7 @@ def open_store(layout: Layout) -> tuple[EmbeddedStore, Actor]:
         RefusedError: the process is not root, or there is no such root directory.
         BrokenSystemError: the store cannot be opened.
     """
-    if os.geteuid() != 0:
-        raise RefusedError("only root may do this", hint="Run the command with sudo.")
+    require_root()
     if not layout.root.is_dir():
         raise RefusedError(f"there is no directory {layout.root} to act under")
     actor = current_actor()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-time passwords: HOTP (RFC 4226) and TOTP (RFC 6238), computed by pyotp.
+"""One-time passwords: HOTP (RFC 4226) and TOTP (RFC 6238), computed by pyotp, where it agrees to.
 
 Owns the words of the two RFCs and nothing else: no clock, no state, no device.
 """
@@ -21,6 +21,7 @@ DIGITS: Final = (6, 7, 8)
 PERIODS: Final = (30, 60)  # seconds
 SEED_BITS: Final = 160  # RFC 4226, section 4, R6: recommended length of the shared secret
 SEED_BITS_MINIMUM: Final = 112  # NIST SP 800-63B-4, 3.1.4.1; pyotp refuses less
+SEED_BITS_LOWEST: Final = 80  # of an imported seed, where policy says so
 SEED_BYTES_MAXIMUM: Final = 128
 _CODE = re.compile(r"[0-9]{6,8}", re.ASCII)
 
@@ -72,6 +73,11 @@ class _Hotp(pyotp.HOTP):
 
 def codes(seed: Secret, parameters: Parameters, steps: range) -> list[str]:
     """Return the code of each time step or counter (RFC 4226, section 5.3)."""
+    if is_weak(seed):  # pyotp refuses it; policy has let it in
+        key, name = seed.reveal(), parameters.algorithm.value.lower()
+        values = (_truncate(hmac.digest(key, step.to_bytes(8, "big"), name)) for step in steps)
+        digits = parameters.digits
+        return [f"{value % 10**digits:0{digits}d}" for value in values]
     otp = _Hotp(
         encode_seed(seed),
         digits=parameters.digits,
@@ -98,14 +104,27 @@ def find_pair(
     found = None
     before = -1
     for step in steps:
-        digest = hmac.digest(key, step.to_bytes(8, "big"), name)
-        offset = digest[-1] & 0x0F
-        value = int.from_bytes(digest[offset : offset + 4], "big") & 0x7FFFFFFF
-        current = value % modulus
+        current = _truncate(hmac.digest(key, step.to_bytes(8, "big"), name)) % modulus
         if before == wanted[0] and current == wanted[1] and found is None:
             found = step
         before = current
     return found
+
+
+def _truncate(digest: bytes) -> int:
+    """Return the number of 31 bits that a code is made of (RFC 4226, section 5.3)."""
+    offset = digest[-1] & 0x0F
+    return int.from_bytes(digest[offset : offset + 4], "big") & 0x7FFFFFFF
+
+
+def seed_bits(seed: Secret) -> int:
+    """Return a seed's length."""
+    return len(seed.reveal()) * 8
+
+
+def is_weak(seed: Secret) -> bool:
+    """Whether a seed is shorter than NIST SP 800-63B-4 asks for."""
+    return seed_bits(seed) < SEED_BITS_MINIMUM
 
 
 def is_code(text: str) -> bool:

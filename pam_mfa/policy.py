@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from pam_mfa.document import Section, parse_document
 from pam_mfa.lockout import LockoutRule
+from pam_mfa.oath import SEED_BITS_LOWEST, SEED_BITS_MINIMUM
 from pam_mfa.wire import Phase
 
 VERSION = 1
@@ -22,6 +23,7 @@ _FAILURES_MAX = 1000
 _PROMPTS_MAX = 10
 _LOOK_AHEAD_MAX = 50  # RFC 4226, section 7.4: as small as usability allows
 _WINDOW_MAX = 10  # time steps: five minutes either side
+_SEED_BITS_MAX = 256
 
 
 _Word = TypeVar("_Word", bound=enum.StrEnum)
@@ -96,6 +98,7 @@ class Policy(NamedTuple):
     look_ahead: int = 10  # counters after the last used one
     self_service: SelfService = SelfService()
     fido: Fido = Fido()
+    minimum_seed_bits: int = SEED_BITS_MINIMUM  # of seeds that are imported
 
 
 class Action(enum.Enum):
@@ -160,7 +163,7 @@ def parse_policy(data: bytes, source: str) -> Policy:
     defaults = top.section("defaults")
     defaults.require_known(("devices", "unenrolled", "prompts"))
     totp = top.section("totp")
-    totp.require_known(("window",))
+    totp.require_known(("window", "minimum_seed_bits"))
     hotp = top.section("hotp")
     hotp.require_known(("look_ahead",))
     return Policy(
@@ -170,6 +173,9 @@ def parse_policy(data: bytes, source: str) -> Policy:
         prompts=_number(defaults, "prompts", (1, _PROMPTS_MAX), 3),
         window=_number(totp, "window", (0, _WINDOW_MAX), 1),
         look_ahead=_number(hotp, "look_ahead", (1, _LOOK_AHEAD_MAX), 10),
+        minimum_seed_bits=_number(
+            totp, "minimum_seed_bits", (SEED_BITS_LOWEST, _SEED_BITS_MAX), SEED_BITS_MINIMUM
+        ),
         lockout=_lockout(top.section("lockout")),
         self_service=_self_service(top.section("self_service")),
         fido=_fido(top.section("fido")),

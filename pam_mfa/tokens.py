@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from pam_mfa.oath import DIGITS, PERIODS, SEED_BITS_MINIMUM, SEED_BYTES_MAXIMUM, Parameters
 from pam_mfa.secret import Secret
 
-COUNTER_MAX: Final = 2**63 - 1  # of an SQLite integer; RFC 4226 has 8 bytes
+COUNTER_MAX: Final = 2**62  # SQLite keeps 2**63 - 1, and what is looked ahead must fit, too
 _SERIAL_NUMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", re.ASCII)
 
 

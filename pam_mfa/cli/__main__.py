@@ -10,7 +10,18 @@ from pathlib import Path
 import click
 
 from pam_mfa import __version__
-from pam_mfa.cli import attempt, devices, importing_u2f, keys, policy, report, status, tokens, users
+from pam_mfa.cli import (
+    attempt,
+    devices,
+    importing,
+    importing_u2f,
+    keys,
+    policy,
+    report,
+    status,
+    tokens,
+    users,
+)
 from pam_mfa.cli.session import Session
 from pam_mfa.errors import PamMfaError
 
@@ -40,7 +51,7 @@ for _command in (
     users.unlock,
     users.bypass,
     tokens.token,
-    importing_u2f.import_credentials,
+    importing.import_credentials,
     attempt.attempt,
     policy.policy,
 ):
@@ -48,6 +59,9 @@ for _command in (
 
 
 devices.enable.add_command(keys.fido)
+
+
+importing.import_credentials.add_command(importing_u2f.u2f)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import click
 from pam_mfa.cli.session import Session, json_option, pass_session, show
 from pam_mfa.errors import RefusedError
 from pam_mfa.key_importing import Origins, Result, Row
+from pam_mfa.lifecycle import require_root
 from pam_mfa.store.files import read_file
 from pam_mfa.u2f_keys import BadKey, U2fKeys, parse_u2f_keys
 
@@ -18,16 +19,7 @@ _WRITABLE_BY_OTHERS = 0o022
 _SHOWN = 100  # lines of bad entries
 
 
-@click.group(name="import")
-def import_credentials() -> None:
-    """Take over the devices that users have with another program.
-
-    The other program's files are left as they are. It can be run again: what is there already stays
-    as it is.
-    """
-
-
-@import_credentials.command()
+@click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--user", help="Take this user's credentials only; the file may be the user's own.")
 @click.option("--origin", help="pam_u2f's argument origin=; default: pam:// and this host's name.")
@@ -52,8 +44,7 @@ def u2f(  # noqa: PLR0913 - one parameter an option
     Nobody touches anything: the keys are in use. Credentials that lie on a key alone (resident) are
     left out.
     """
-    if session.is_own:
-        raise RefusedError("only root may do this", hint="Run the command with sudo.")
+    require_root()
     origin = origin or f"pam://{os.uname().nodename}"
     found = _read(file, user)
     if found.bad and not (skip_bad or dry_run):

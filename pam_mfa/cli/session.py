@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pam_mfa.errors import RefusedError
+from pam_mfa.importing import Importer, Rules
 from pam_mfa.key_importing import KeyImporter, Origins
 from pam_mfa.lifecycle import Actor, Lifecycle, open_store
 from pam_mfa.self_service.client import send_petition
@@ -47,6 +48,11 @@ class Session:
         """What may be done to the stock of tokens."""
         store, actor = self._opened
         return TokenStock(store, time.time, actor)
+
+    def importer(self, rules: Rules) -> Importer:
+        """What takes other programs' credentials in; what root alone can read is read before."""
+        store, actor = self._opened
+        return Importer(store, time.time, actor, rules)
 
     def key_importer(self, origins: Origins) -> KeyImporter:
         """What takes pam_u2f's credentials in; what root alone can read is read before."""

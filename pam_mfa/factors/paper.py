@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Proof by a code on paper: recovery codes, and the bypass code of an administrator.
 
-80 random bits, so that a keyed hash is all that is kept. Pure: randomness and the hash come as
-arguments.
+80 random bits, or the eight digits of a scratch code that was imported; a keyed hash is all that is
+kept. Pure: randomness and the hash come as arguments.
 """
 
 import base64
@@ -16,7 +16,8 @@ from pam_mfa.factors.code import Match
 
 CODE_BYTES: Final = 10
 SET_SIZE: Final = 10
-_TYPED = re.compile(r"[A-Z2-7]{16}", re.ASCII)
+# Eight digits may be a device's code as well: whoever judges an answer tries both.
+_TYPED = re.compile(r"[A-Z2-7]{16}|[0-9]{8}", re.ASCII)
 
 
 def make_code(random: bytes) -> str:

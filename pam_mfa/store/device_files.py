@@ -9,14 +9,20 @@ import fcntl
 import hashlib
 import os
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pam_mfa.devices import Device, format_devices, parse_devices
 from pam_mfa.document import SIZE_MAX, parse_document
 from pam_mfa.errors import BrokenSystemError, UnsafeFileError
-from pam_mfa.store.files import read_file, remove_file, replace_file
+from pam_mfa.store.files import (
+    read_file,
+    remove_drafts,
+    remove_file,
+    replace_file,
+    replace_files,
+)
 
 _ENCODED_MAX = 200  # a file name has 255 bytes, the draft's suffix included
 _SUFFIX = ".yaml"
@@ -91,6 +97,21 @@ class DeviceFiles:
             remove_file(self.path(user))
             return
         replace_file(self.path(user), format_devices(user, devices), 0o600)
+
+    def write_all(self, owners: Mapping[str, tuple[Device, ...]]) -> None:
+        """Replace the devices of many users, durably; call it under ``lock``.
+
+        Raises:
+            BrokenSystemError: not all could be written; each user has the old devices or the new.
+        """
+        contents = [
+            (self.path(user), format_devices(user, devices)) for user, devices in owners.items()
+        ]
+        replace_files(contents, 0o600)
+
+    def remove_drafts(self) -> None:
+        """Take away what a killed writer has left; call it under ``lock``."""
+        remove_drafts(self._directory)
 
     def users(self) -> Iterator[str]:
         """Go through the users that have a device file, by name.

@@ -46,6 +46,7 @@ _OUTBOX_IDS = "SELECT (SELECT min(id) FROM outbox), (SELECT max(id) FROM outbox)
 _DEVICES = "SELECT serial_number, step, drift, used_at FROM used_step WHERE serial_number IN "
 _LOCKS = "SELECT user, failures, locked_until FROM lock_state WHERE user IN "
 _KEYS_MAX = 500  # of one query
+_STEP = "SELECT step FROM used_step WHERE serial_number = ?"
 _INSERT_LINE = "INSERT INTO outbox(line) VALUES(?)"
 
 
@@ -233,10 +234,10 @@ class State:
         return connection
 
 
-def has_step(connection: sqlite3.Connection, serial_number: str) -> bool:
-    """Whether something is noted under a serial number."""
-    query = "SELECT 1 FROM used_step WHERE serial_number = ?"
-    return connection.execute(query, (serial_number,)).fetchone() is not None
+def find_step(connection: sqlite3.Connection, serial_number: str) -> int | None:
+    """Return the last step of a device, or of what else is noted as one; None: never used."""
+    row = connection.execute(_STEP, (serial_number,)).fetchone()
+    return int(row[0]) if row else None
 
 
 def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
@@ -293,9 +294,7 @@ def _lock(row: tuple[str, float]) -> LockState:
 def _read_steps(connection: sqlite3.Connection, serial_numbers: Sequence[str]) -> dict[str, int]:
     steps: dict[str, int] = {}
     for serial_number in serial_numbers:
-        row = connection.execute(
-            "SELECT step FROM used_step WHERE serial_number = ?", (serial_number,)
-        ).fetchone()
-        if row:
-            steps[serial_number] = row[0]
+        step = find_step(connection, serial_number)
+        if step is not None:
+            steps[serial_number] = step
     return steps

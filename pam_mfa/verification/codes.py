@@ -84,7 +84,7 @@ def verify_code(
         matches = code.find_matches(typed, expected)
         if typed_paper:
             hash_code = functools.partial(_hash_code, store, scene.request.user)
-            matches = _paper.find_matches(typed_paper, paper, now, hash_code)
+            matches += _paper.find_matches(typed_paper, paper, now, hash_code)
         pair = (before, typed) if before and typed and not matches else None
         before = typed
         guess = _Guess(

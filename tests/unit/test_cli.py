@@ -111,6 +111,13 @@ def test_version(run: Run) -> None:
         ("try", "alice"),
         ("try", "alice", "--service", "x", "--pam-dir", "/nonexistent"),
         ("--root", "/etc/passwd", "list"),
+        ("import", "google-authenticator"),
+        ("import", "google-authenticator", "/etc/hostname"),
+        ("import", "google-authenticator", "/etc/hostname", "--all-homes"),
+        ("import", "google-authenticator", "/etc/hostname", "--user", "alice", "--user", "bob"),
+        ("import", "google-authenticator", "--user", "alice", "--all-homes"),
+        ("import", "oath"),
+        ("import", "oath", "/nonexistent"),
     ],
     ids=" ".join,
 )
@@ -132,7 +139,14 @@ def test_no_command(run: Run, arguments: Command) -> None:
 @pytest.mark.usefixtures("not_root")
 @pytest.mark.parametrize(
     "arguments",
-    [("unlock", "alice"), ("bypass", "alice"), ("token", "list")],
+    [
+        ("unlock", "alice"),
+        ("bypass", "alice"),
+        ("token", "list"),
+        ("import", "google-authenticator", "--all-homes"),
+        ("import", "oath", "/etc/hostname"),
+        ("import", "u2f", "/etc/hostname"),
+    ],
     ids=" ".join,
 )
 def test_not_root(run: Run, tmp_path: Path, arguments: Command) -> None:

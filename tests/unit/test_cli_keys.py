@@ -280,9 +280,9 @@ def test_import_of_a_file_that_others_may_write(host: KeyHost, mixed: Path) -> N
     assert isinstance(import_u2f(host, file=mixed).exception, BrokenSystemError)
 
 
-@pytest.mark.usefixtures("petitions")
-def test_import_needs_root(host: KeyHost) -> None:
+def test_import_needs_root(host: KeyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only root imports."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert isinstance(import_u2f(host).exception, RefusedError)
 
 

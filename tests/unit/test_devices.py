@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pam_mfa.devices import (
     Device,
+    RecoveryCodes,
     VirtualDevice,
     format_devices,
     parse_devices,
@@ -45,7 +46,10 @@ DEVICES = st.builds(
     name=TEXTS,
     enabled_at=MOMENTS,
     parameters=st.builds(
-        Parameters, st.sampled_from(Algorithm), st.sampled_from(DIGITS), st.sampled_from(PERIODS)
+        Parameters,
+        st.sampled_from(Algorithm),
+        st.sampled_from(DIGITS),
+        st.sampled_from((0, *PERIODS)),
     ),
     sealed_seed=TEXTS,
 )
@@ -238,3 +242,22 @@ def test_no_device_names(name: str) -> None:
 def test_serial_number() -> None:
     """A device's serial number says its type, its user and its name."""
     assert "virtual/alice/phone" == serial_number_of("virtual", "alice", "phone")
+
+
+def test_counter() -> None:
+    """An application may be event-based: the file says so in the place of a period."""
+    device = make_device(parameters=Parameters(period=0))
+    text = GOOD.replace("period: 30", "counter: true")
+    assert text.encode() == format_devices("alice", [device])
+    assert (device,) == read(text)
+    both = GOOD.replace("period: 30", "period: 30\n  counter: true")
+    assert "line 10: 'devices[0].period' does not go with 'counter: true'" in refusal(both)
+
+
+def test_shared_values() -> None:
+    """What two devices share is written twice: an alias would be refused by the reader."""
+    phone = make_device()
+    codes = RecoveryCodes("recovery/alice/1", "recovery", phone.enabled_at, ("00", "11"))
+    tablet = phone._replace(serial_number="virtual/alice/tablet", name="tablet")
+    devices = (phone, tablet, codes)
+    assert devices == parse_devices(format_devices("alice", devices), "d.yaml", "alice")

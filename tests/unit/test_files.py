@@ -11,7 +11,13 @@ from typing import NoReturn
 import pytest
 
 from pam_mfa.errors import BrokenSystemError, UnsafeFileError
-from pam_mfa.store.files import create_file, read_file, replace_file
+from pam_mfa.store.files import (
+    create_file,
+    read_file,
+    remove_drafts,
+    replace_file,
+    replace_files,
+)
 
 OURS = {os.geteuid()}
 
@@ -239,3 +245,62 @@ def test_durable_before_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "fsync", sync)
     replace_file(path, b"new", 0o600)
     assert [(False, b"old"), (True, b"new")] == seen
+
+
+def test_replace_many(tmp_path: Path) -> None:
+    """Many files are replaced or made at once, and are alone in their directory."""
+    old = make(tmp_path / "0", 0o666, b"old")
+    contents = [(tmp_path / str(number), b"%d" % number) for number in range(9)]
+    replace_files(contents, 0o600)
+    found = [(path, path.read_bytes()) for path in sorted(tmp_path.iterdir())]
+    assert (contents, 0o600) == (found, stat.S_IMODE(old.stat().st_mode))
+    replace_files([], 0o600)
+
+
+@pytest.mark.parametrize("call", ["fsync", "open"])
+def test_failing_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Where one of many drafts cannot be made durable, every old file stands, and no draft."""
+    paths = [make(tmp_path / str(number), data=b"old") for number in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(BrokenSystemError, match=r"cannot be written: No space left"):
+            replace_files([(path, b"new") for path in paths], 0o600)
+    assert [(path, b"old") for path in paths] == [
+        (path, path.read_bytes()) for path in sorted(tmp_path.iterdir())
+    ]
+
+
+def test_many_half_in_place(tmp_path: Path) -> None:
+    """Where a draft cannot take its place, each file is the old one or the new one, whole."""
+    good, wrong = make(tmp_path / "0", data=b"old"), make_directory(tmp_path / "1")
+    with pytest.raises(BrokenSystemError, match=rf"\A{wrong} cannot be written: Is a directory"):
+        replace_files([(good, b"new"), (wrong, b"new")], 0o600)
+    assert [good, wrong] == sorted(tmp_path.iterdir())
+    assert good.read_bytes() in {b"old", b"new"}
+
+
+def test_many_durable_before_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All drafts are synced before one takes its place, and the directory once after."""
+    paths = [make(tmp_path / str(number), data=b"old") for number in range(3)]
+    seen: list[tuple[bool, set[bytes]]] = []
+
+    def sync(descriptor: int) -> None:
+        is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        seen.append((is_directory, {path.read_bytes() for path in paths}))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    replace_files([(path, b"new") for path in paths], 0o600)
+    assert [(False, {b"old"})] * 3 + [(True, {b"new"})] == seen
+
+
+def test_drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drafts of a killed writer are taken away, and nothing else is."""
+    path = make(tmp_path / "f")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(BrokenSystemError):
+            replace_file(path, b"new", 0o600)
+    assert 2 == len(list(tmp_path.iterdir()))
+    remove_drafts(tmp_path)
+    assert [path] == list(tmp_path.iterdir())

@@ -22,6 +22,7 @@ PARAMETERS = st.builds(
     Parameters, st.sampled_from(Algorithm), st.sampled_from(oath.DIGITS), st.just(30)
 )
 SEEDS = st.binary(min_size=14, max_size=128).map(Secret)
+ANY_SEEDS = st.binary(min_size=1, max_size=128).map(Secret)  # also those that pyotp refuses
 BASE32 = base64.b32encode(SEED.reveal()).decode("ascii")
 
 
@@ -46,7 +47,7 @@ def test_totp_vectors(vector: dict[str, Any]) -> None:
     assert (vector["step"], [vector["code"]]) == (f"{step:016X}", codes)
 
 
-@given(seed=SEEDS, parameters=PARAMETERS, step=st.integers(0, 2**40), count=st.integers(0, 4))
+@given(seed=ANY_SEEDS, parameters=PARAMETERS, step=st.integers(0, 2**40), count=st.integers(0, 4))
 def test_codes(seed: Secret, parameters: Parameters, step: int, count: int) -> None:
     """Any seed, hash and length makes the codes that RFC 4226, section 5.3 computes."""
     expected = [code_of(seed, each, parameters) for each in range(step, step + count)]
@@ -166,3 +167,10 @@ def test_provisioning_uri_account(account: str) -> None:
     fields = [key for key, _ in urllib.parse.parse_qsl(parts.query)]
     path = urllib.parse.unquote(parts.path)
     assert (f"/host:{account}", ["secret", "issuer"]) == (path, fields)
+
+
+@pytest.mark.parametrize(("size", "is_weak"), [(1, True), (10, True), (13, True), (14, False)])
+def test_weak_seeds(size: int, is_weak: bool) -> None:  # noqa: FBT001 - a table's column
+    """A seed under 112 bits is weak."""
+    seed = Secret(bytes(size))
+    assert (is_weak, size * 8) == (oath.is_weak(seed), oath.seed_bits(seed))

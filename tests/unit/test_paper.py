@@ -94,7 +94,8 @@ def test_typed_forms(typed: str) -> None:
 @pytest.mark.parametrize(
     "typed",
     [
-        "", " ", "-", "123456", "12345678", "ABCD-EFGH-IJKL-MNO", "ABCD-EFGH-IJKL-MNOPQ",
+        "", " ", "-", "123456", "1234567", "123456789", "1234567\u0668",
+        "ABCD-EFGH-IJKL-MNO", "ABCD-EFGH-IJKL-MNOPQ",
         "ABCD-EFGH-IJKL-MNO0", "ABCD-EFGH-IJKL-MNO1", "ABCD-EFGH-IJKL-MN8O", "ABCD_EFGH_IJKL_MNOP",
         "ABCD-EFGH-IJKL-MNOP\n", "ABCD-EFGH-IJKL-MNO\uff21", "\uff21BCD-EFGH-IJKL-MNOP",
         "ABCD-EFGH-IJKL-MNO\udcff", "ABCD\u2013EFGH\u2013IJKL\u2013MNOP", "A" * 1024,
@@ -107,9 +108,17 @@ def test_no_code(typed: str) -> None:
 
 @given(st.text())
 def test_any_answer(typed: str) -> None:
-    """Whatever was typed, what is compared is sixteen ASCII characters or nothing."""
+    """Whatever was typed, what is compared is sixteen ASCII characters, eight, or nothing."""
     plain = paper.parse_answer(typed)
-    assert plain == "" or (plain.isascii() and len(plain) == 16)
+    assert plain.isascii()
+    assert len(plain) in {0, 8, 16}
+
+
+@pytest.mark.parametrize("typed", ["61024008", " 6102 4008 ", "6102-4008"])
+def test_scratch_code(typed: str) -> None:
+    """A scratch code of eight digits is a code on paper, and may be one of a device, too."""
+    assert paper.parse_answer(typed) == "61024008"
+    assert code.parse_answer(typed) in {"61024008", ""}
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

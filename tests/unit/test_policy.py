@@ -57,11 +57,17 @@ def test_every_key() -> None:
 version: 1
 mode: report-only
 defaults: {devices: [virtual, fido], unenrolled: allow, prompts: 2}
-totp: {window: 4}
+totp: {window: 4, minimum_seed_bits: 80}
 lockout: {failures: 7, within: 2m, for: 3h}
 """
     expected = Policy(
-        Mode.REPORT_ONLY, ("virtual", "fido"), Unenrolled.ALLOW, 2, 4, LockoutRule(7, 120.0, 10800)
+        Mode.REPORT_ONLY,
+        ("virtual", "fido"),
+        Unenrolled.ALLOW,
+        2,
+        4,
+        LockoutRule(7, 120.0, 10800),
+        minimum_seed_bits=80,
     )
     assert expected == read(text)
 
@@ -117,6 +123,10 @@ def test_unknown_keys(lines: str, message: str, hint: str) -> None:
         ("totp: 1", "line 2: 'totp' must be a mapping of keys to values"),
         ("totp:\n  window: -1", "line 3: 'totp.window' is -1, not 0 to 10"),
         ("totp:\n  window: 11", "line 3: 'totp.window' is 11, not 0 to 10"),
+        ("totp:\n  minimum_seed_bits: 79",
+         "line 3: 'totp.minimum_seed_bits' is 79, not 80 to 256"),
+        ("totp:\n  minimum_seed_bits: 257",
+         "line 3: 'totp.minimum_seed_bits' is 257, not 80 to 256"),
         ("totp:\n  window: true", "line 3: 'totp.window' must be a whole number"),
         ("lockout: []", "line 2: 'lockout' must be a mapping of keys to values"),
         ("lockout:\n  failures: 0", "line 3: 'lockout.failures' is 0, not 1 to 1000"),

@@ -397,3 +397,63 @@ def test_seeds_do_not_print() -> None:
     """A delivery can be printed without its seeds."""
     shown = repr(parse_pskc(figure(3), "tokens.xml"))
     assert (SEED.decode() in shown, base64.b64encode(SEED).decode() in shown) == (False, False)
+
+
+def many(count: int) -> bytes:
+    """Return a plain document with so many packages, each in a line of its own."""
+    data = figure(3)
+    start, end = data.index(b"<KeyPackage>"), data.index(b"</KeyPackage>") + len(b"</KeyPackage>")
+    package = data[start:end].replace(b"\n", b" ")
+    packages = [package.replace(b"987654321", b"T-%d" % number) for number in range(count)]
+    return data[:start] + b"\n".join(packages) + data[end:]
+
+
+@pytest.mark.parametrize("count", [1, 499, 500, 501, 1001])
+def test_pieces(count: int) -> None:
+    """A long document is read in pieces, and every package has its line."""
+    data = many(count)
+    delivery = parse_pskc(data, "tokens.xml")
+    first = data[: data.index(b"<KeyPackage>")].count(b"\n") + 1
+    expected = [(f"T-{number}", first + number) for number in range(count)]
+    assert expected == [(token.serial_number, token.line) for token in delivery.tokens]
+    assert f"plain, {count} key packages" in delivery.dialect
+
+
+def test_duplicate_in_another_piece() -> None:
+    """A serial number that stands twice is found across pieces."""
+    data = many(501).replace(b">T-500<", b">T-0<")
+    (entry,) = parse_pskc(data, "tokens.xml").bad
+    assert (entry.serial_number, entry.reason) == (
+        "T-0", "its serial number stands in the file already",
+    )  # fmt: skip
+
+
+def test_plain_seeds_far_before_an_encrypted_one() -> None:
+    """Plain seeds are not taken from a document in which any is encrypted, however far away."""
+    secret = b"<EncryptedValue><CipherData/></EncryptedValue>"
+    data = many(501)
+    at = data.rindex(b"<PlainValue>", 0, data.rindex(b"</Secret>"))
+    end = data.index(b"</PlainValue>", at) + len(b"</PlainValue>")
+    delivery = parse_pskc(data[:at] + secret + data[end:], "tokens.xml", key=KEY)
+    assert (delivery.tokens, len(delivery.bad)) == ((), 501)
+
+
+@pytest.mark.parametrize("secrets", [{"password": PASSWORD}, {"key": KEY}], ids=["password", "key"])
+def test_encrypted_pieces(secrets: dict[str, Any]) -> None:
+    """The key opens every piece of a long encrypted document."""
+    key = secrets["key"].reveal() if "key" in secrets else b""
+    serial_numbers = [f"T-{number}" for number in range(501)]
+    data = write(
+        *({"serial": serial_number} for serial_number in serial_numbers),
+        password=secrets.get("password", ""), key=key * 2,
+    )  # fmt: skip
+    given = {"key": Secret(key * 2)} if key else secrets
+    delivery = parse_pskc(data, "tokens.xml", **given)
+    assert serial_numbers == [token.serial_number for token in delivery.tokens]
+    assert delivery.bad == ()
+
+
+def test_nested_too_deep() -> None:
+    """A document that nests without end is refused before it is held."""
+    with pytest.raises(RefusedError, match="nested too deep"):
+        parse_pskc(b"<a>" * 100_000, "tokens.xml")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One attempt at a login, its needs driven by hand: who is asked what, and what is recorded."""
 
+import datetime
 from collections.abc import Iterator
 
 import pytest
@@ -21,8 +22,10 @@ from doubles import (
 )
 
 from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
+from pam_mfa.devices import RecoveryCodes
 from pam_mfa.errors import StateError
 from pam_mfa.lockout import LockoutRule, LockState
+from pam_mfa.oath import Parameters
 from pam_mfa.policy import Mode, Policy, Unenrolled
 from pam_mfa.store import Enrollment
 from pam_mfa.verification import Ask, Caller, Commit, Listen, Verdict, attempt
@@ -482,3 +485,61 @@ def test_same_code_in_two_sessions() -> None:
         assert isinstance(need, Commit)
         claims.append(need.claim)
     assert [True, False] == [change.accepted for change in store.commit(claims)]
+
+
+EIGHT = Parameters(digits=8)
+EIGHT_CODE = code_of(SEED, STEP, EIGHT)
+SCRATCH = "61024008"
+
+
+def with_paper(*codes: str) -> Enrollment:
+    """Return the enrollment of Alice: a device with eight digits, and codes on paper."""
+    serial_number = "recovery/alice/1"
+    moment = datetime.datetime.fromtimestamp(START, datetime.UTC)
+    hashes = tuple(f"alice/{serial_number}/{code}" for code in codes)
+    paper = RecoveryCodes(serial_number, "recovery", moment, hashes)
+    return enrolled(open_device(parameters=EIGHT))._replace(paper=(paper,))
+
+
+@pytest.mark.parametrize(("typed", "kind"), [(EIGHT_CODE, "virtual"), (SCRATCH, "recovery")])
+def test_eight_digits(typed: str, kind: str) -> None:
+    """Eight digits are a device's code or one on paper, whichever is right, and good once."""
+    store = MemoryStore(alice=with_paper(SCRATCH))
+    ends = [run_past_telling(store, typed) for _ in range(2)]
+    assert [(Result.SUCCESS, Reason.CODE_ACCEPTED), (Result.DENIED, Reason.CODE_REUSED)] == ends
+    device = store.events[0].device
+    assert device is not None
+    assert kind == device.type
+
+
+def test_eight_digits_of_both() -> None:
+    """Where a device's code is one on paper too, the login uses the device's, then the other."""
+    store = MemoryStore(alice=with_paper(EIGHT_CODE))
+    results = [run_past_telling(store, EIGHT_CODE)[0] for _ in range(3)]
+    kinds = [event.device.type for event in store.events if event.device]
+    assert [Result.SUCCESS, Result.SUCCESS, Result.DENIED] == results
+    assert ["virtual", "recovery"] == kinds[:2]
+
+
+def test_wrong_eight_digits() -> None:
+    """Eight wrong digits are one wrong code, needed, recorded and counted like any other."""
+    plain, paper = MemoryStore(alice=enrolled()), MemoryStore(alice=with_paper(SCRATCH))
+    assert run(plain, "00000000") == run(paper, "00000000")
+    assert plain.events == paper.events
+    assert plain.locks == paper.locks
+    assert 1 == len(paper.locks["alice"].failures)
+
+
+def run_past_telling(store: MemoryStore, typed: str) -> tuple[Result, Reason | None]:
+    """Run one attempt of Alice to its verdict, past what is told of codes that are left."""
+    running = attempt(make_request(), ROOT, ONE_PROMPT, store, Clock())
+    reply: object = None
+    while True:
+        try:
+            need = running.send(reply)
+        except StopIteration as end:
+            return end.value.result, end.value.reason
+        if isinstance(need, Commit):
+            reply = store.commit([need.claim])[0]
+        else:
+            reply = typed if isinstance(need, Listen) else None
