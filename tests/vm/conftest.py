@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the layer vm: one guest for the whole run, with the product in it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from vm.console import Console
+from vm.guest import Guest
+from vm.product import Product, install_product
+
+
+@pytest.fixture(scope="session")
+def guest() -> Iterator[Guest]:
+    """Boot a guest whose sshd, sudo and login ask for a password and a code."""
+    with Guest() as started:
+        install_product(started)
+        yield started
+
+
+@pytest.fixture(scope="session")
+def secret(guest: Guest) -> str:
+    """Enroll alice once for the whole run; return her device's secret."""
+    product = Product(guest)
+    secret = product.enroll("alice")
+    product.save()
+    return secret
+
+
+@pytest.fixture
+def product(guest: Guest, secret: str) -> Product:
+    """Hand out the product: alice enrolled, sockets listening, no verifier running, no records."""
+    del secret
+    product = Product(guest)
+    product.restore()
+    return product
+
+
+@pytest.fixture
+def console(guest: Guest) -> Iterator[Console]:
+    """Stand somebody before tty1's login prompt."""
+    with Console(guest) as opened:
+        yield opened

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One QEMU process: its flags, its acceleration, its end.
+
+Knows nothing of what runs in the guest. A process ends with the one that started it, however that
+ends, and the disk's changes are gone with it.
+"""
+
+import functools
+import re
+import subprocess
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from vm.host_commands import TIED_TO_PARENT, HostError
+from vm.image import Image
+from vm.monitor import Monitor
+
+STOP_SECONDS = 10.0
+_PROBE_SECONDS = 5.0
+_MEMORY = "1024"  # MiB
+# Not microvm, which boots a second sooner: without the clocks that pc has, its kernel may hang in
+# calibrating its own where the host is busy.
+_MACHINE = "pc"
+# The guest is nobody's neighbor; what protects neighbors costs time.
+_KERNEL_LINE = "console=ttyS0 root=/dev/vda rw quiet mitigations=off nokaslr audit=0 net.ifnames=0"
+
+
+class Accelerator(StrEnum):
+    """What runs the guest's instructions."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+_ACCELERATION = {
+    Accelerator.KVM: ("-accel", "kvm", "-cpu", "host"),
+    Accelerator.TCG: ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"),
+}
+
+
+class Forward(NamedTuple):
+    """A port of the guest that a port of the host's loopback leads to."""
+
+    guest_port: int
+    host_port: int
+
+
+@functools.cache
+def find_accelerator(image: Image) -> Accelerator:
+    """Return KVM where it really runs this kernel, else TCG.
+
+    A /dev/kvm that opens is no proof: on a virtual machine it may end QEMU, or crawl. The kernel
+    is started without a disk, and must come as far as missing it.
+    """
+    command = [
+        *(*TIED_TO_PARENT, *_machine(image, Accelerator.KVM)),
+        *("-no-reboot", "-append", f"{_KERNEL_LINE} panic=-1", "-serial", "stdio"),
+    ]
+    try:
+        tried = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            timeout=_PROBE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return Accelerator.TCG
+    missed_it = tried.returncode == 0 and b"Kernel panic" in tried.stdout
+    return Accelerator.KVM if missed_it else Accelerator.TCG
+
+
+class Qemu:
+    """A started QEMU; its files are in `folder`, which is its own."""
+
+    def __init__(
+        self, image: Image, accelerator: Accelerator, folder: Path, ports: tuple[int, ...]
+    ) -> None:
+        """Start it, with these ports of the guest reachable by ports of loopback.
+
+        Raises:
+            HostError: it ended at once.
+        """
+        self._serial = folder / "serial"
+        self._errors = folder / "errors"
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                _command(image, accelerator, folder, ports),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+        try:
+            self._monitor = Monitor(folder / "monitor", self.require_running)
+        except HostError as error:
+            self._stop()
+            raise HostError(f"QEMU did not start: {self.log_text()}") from error
+        except BaseException:
+            self._stop()
+            raise
+        listed = self._monitor.execute("human-monitor-command", **{"command-line": "info usernet"})
+        self.forwards = tuple(_parse_forwards(str(listed)))
+
+    def close(self) -> None:
+        """End the process and collect it."""
+        self._monitor.close()
+        self._stop()
+
+    def require_running(self) -> None:
+        """Raise where the process is gone.
+
+        Raises:
+            HostError: with what it said last.
+        """
+        if self._process.poll() is not None:
+            raise HostError(f"QEMU ended: {self.log_text()}")
+
+    def log_text(self) -> str:
+        """Return the end of what QEMU and the guest's serial port have written."""
+        paths = [path for path in (self._errors, self._serial) if path.exists()]
+        return "\n".join(path.read_text(errors="replace") for path in paths)[-4000:]
+
+    def await_reset(self) -> None:
+        """Wait until the guest has reset the machine, as a reboot does."""
+        self._monitor.await_event("RESET")
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _machine(image: Image, accelerator: Accelerator) -> list[str]:
+    """Return the flags that a probe shares with a guest."""
+    return [
+        *("qemu-system-x86_64", "-M", _MACHINE, *_ACCELERATION[accelerator]),
+        *("-smp", "2", "-m", _MEMORY, "-nodefaults", "-display", "none"),
+        *("-kernel", str(image.kernel)),
+    ]
+
+
+def _command(
+    image: Image, accelerator: Accelerator, folder: Path, ports: tuple[int, ...]
+) -> list[str]:
+    """Return the command line of a guest that can reach nothing and is reached from loopback."""
+    # Port 0: one that is free. Loopback only: the accounts' passwords are no secret.
+    forwards = "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in ports)
+    return [
+        *(*TIED_TO_PARENT, *_machine(image, accelerator)),
+        *("-initrd", str(image.initrd), "-append", _KERNEL_LINE),
+        *("-drive", f"id=root,if=none,format=raw,snapshot=on,cache=unsafe,file={image.disk}"),
+        *("-device", "virtio-blk-pci,drive=root"),
+        *("-netdev", f"user,id=net,ipv6=off,restrict=on{forwards}"),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-serial", f"file:{folder / 'serial'}"),
+        *("-qmp", f"unix:{folder / 'monitor'},server=on,wait=off"),
+    ]
+
+
+def _parse_forwards(listed: str) -> Iterator[Forward]:
+    """Read the ports out of the monitor's `info usernet`."""
+    pattern = r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)"
+    for host_port, guest_port in re.findall(pattern, listed):
+        yield Forward(int(guest_port), int(host_port))
