@@ -250,8 +250,12 @@ class AuditLog:
 
     def _open(self) -> int:
         # pam-u2f CVE-2019-12209: no link is followed; CVE-2019-12210: no child inherits it.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._path, flags | os.O_NONBLOCK, 0o640)
+        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self._path, flags)
+        except FileNotFoundError:
+            descriptor = os.open(self._path, flags | os.O_CREAT, 0o640)
+            os.fchmod(descriptor, 0o640)  # for the log's group, whatever the umask is
         about = os.fstat(descriptor)
         wrong = (
             "it is not a regular file" if not stat.S_ISREG(about.st_mode)

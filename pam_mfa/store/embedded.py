@@ -45,18 +45,47 @@ _DECOY_SLOTS = 1024  # rows at most that unknown names can fill
 class EmbeddedStore:
     """Files and SQLite under one root."""
 
-    def __init__(self, layout: Layout) -> None:
-        """Open the seal key; other files are opened when needed.
+    def __init__(self, layout: Layout, *, is_patient: bool = False) -> None:
+        """Open the store.
+
+        Args:
+            layout: where it is.
+            is_patient: let it be opened by the first who needs it: a daemon that starts before
+                its disk is mounted refuses logins until then, and works from then on.
+
+        Raises:
+            BrokenSystemError: as ``open``, unless it is patient.
+        """
+        self.device_files = DeviceFiles(layout.devices)
+        self._layout = layout
+        self._ledger = Ledger(layout)
+        self._opened: tuple[Sealer, bytes] | None = None
+        if not is_patient:
+            self.open()
+
+    def open(self) -> tuple[Sealer, bytes]:
+        """Open the seal key, and return it with a decoy; other files are opened when needed.
 
         Raises:
             BrokenSystemError: there is no store that is ours alone, or no usable seal key.
         """
-        for directory in (layout.library, layout.devices):
+        for directory in (self._layout.library, self._layout.devices):
             require_private_directory(directory)
-        self.device_files = DeviceFiles(layout.devices)
-        self.sealer = load_sealer(layout)
-        self._ledger = Ledger(layout)
-        self._decoy = _decoy_document(self.sealer)
+        sealer = load_sealer(self._layout)
+        self._opened = (sealer, _decoy_document(sealer))
+        return self._opened
+
+    @property
+    def sealer(self) -> Sealer:
+        """What seals and opens secrets.
+
+        Raises:
+            BrokenSystemError: as ``open``.
+        """
+        return self._open_once()[0]
+
+    def _open_once(self) -> tuple[Sealer, bytes]:
+        return self._opened or self.open()
 
     def read_enrollment(self, user: str) -> Enrollment:
         """Return what a user can be verified by.
@@ -64,6 +93,7 @@ class EmbeddedStore:
         A name without devices gets a decoy, read and unsealed like a real device, so that the
         time taken does not tell who is enrolled.
         """
+        self._open_once()
         try:
             devices = self.device_files.read(user)
         except (UnsafeFileError, DocumentError) as error:
@@ -133,7 +163,7 @@ class EmbeddedStore:
 
     def _decoy_enrollment(self, user: str, standing: Standing, problem: str) -> Enrollment:
         decoys, _ = self._open_devices(
-            _DECOY_USER, parse_devices(self._decoy, "decoy", _DECOY_USER)
+            _DECOY_USER, parse_devices(self._open_once()[1], "decoy", _DECOY_USER)
         )
         slot = int(self.pseudonym(user), 16) % _DECOY_SLOTS
         return Enrollment(f"?{slot}", standing, decoys, problem=problem)

@@ -108,6 +108,15 @@ def make_private_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def identity_of(path: Path) -> tuple[int, int]:
+    """Return a file's device and inode number; zeros where there is none."""
+    try:
+        about = path.lstat()
+    except OSError:
+        return (0, 0)
+    return (about.st_dev, about.st_ino)
+
+
 def require_private_directory(path: Path) -> None:
     """Refuse a directory in which others could put a file in the place of ours.
 

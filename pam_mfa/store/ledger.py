@@ -19,6 +19,7 @@ from pam_mfa.audit import AuditLog, Event, format_event
 from pam_mfa.errors import BrokenSystemError, StateError
 from pam_mfa.lockout import LockState
 from pam_mfa.store.enrollment import DeviceState
+from pam_mfa.store.files import identity_of
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.state import Change, Claim, Outbox, State
 
@@ -35,6 +36,7 @@ class Ledger:
         """Take the root; no file is touched yet."""
         self._lock_path = layout.library / "commit.lock"
         self._lock = -1
+        self._lock_identity = (0, 0)
         self._host = os.uname().nodename
         self._audit = AuditLog(layout.audit_log)
         self._state = State(layout.state, self._format_line)
@@ -111,9 +113,12 @@ class Ledger:
     def _locked(self) -> Iterator[None]:
         """Take turns with other processes: the log's order is the order of the commits."""
         try:
+            self._notice_restored_store()
             if self._lock < 0:
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._lock = os.open(self._lock_path, flags, 0o600)
+                about = os.fstat(self._lock)
+                self._lock_identity = (about.st_dev, about.st_ino)
             self._wait_for_lock()
         except OSError as error:
             raise StateError(
@@ -125,6 +130,18 @@ class Ledger:
             yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _notice_restored_store(self) -> None:
+        """Let go of files that others have been put in the place of.
+
+        What is written to a deleted file is gone at the next start: a code would be good again.
+        """
+        if self._lock >= 0 and identity_of(self._lock_path) != self._lock_identity:
+            os.close(self._lock)
+            self._lock = -1
+        if self._lock < 0 or self._state.was_replaced():
+            self._state.close()
+            self._last_id = 0
 
     def _wait_for_lock(self) -> None:
         """Wait for the other process, but not for ever: it may have been stopped in its turn."""

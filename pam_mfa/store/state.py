@@ -17,7 +17,7 @@ from pam_mfa.errors import StateError, UnsafeFileError
 from pam_mfa.lockout import LockState
 from pam_mfa.store import inventory
 from pam_mfa.store.enrollment import DeviceState
-from pam_mfa.store.files import make_private_file
+from pam_mfa.store.files import identity_of, make_private_file
 
 _Result = TypeVar("_Result")
 
@@ -114,6 +114,7 @@ class State:
         self._path = path
         self._format_line = format_line
         self._connection: sqlite3.Connection | None = None
+        self._identity = (0, 0)
 
     def commit(self, claims: Sequence[Claim], settle: Settle) -> Committed:
         """Judge claims in one transaction and make what changes durable, records included.
@@ -176,6 +177,10 @@ class State:
                 rows += connection.execute(f"{query}({marks})", tuple(part)).fetchall()
         return rows
 
+    def was_replaced(self) -> bool:
+        """Whether another file stands in the place of the one that is open: a restored backup."""
+        return self._connection is not None and identity_of(self._path) != self._identity
+
     def close(self) -> None:
         """Close the database."""
         if self._connection is not None:
@@ -208,8 +213,9 @@ class State:
             ) from error
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None:
+        if self._connection is not None and not self.was_replaced():
             return self._connection
+        self.close()
         # SQLite follows links and takes the mode from the umask: the file is made here.
         make_private_file(self._path)
         connection = sqlite3.connect(
@@ -230,6 +236,7 @@ class State:
         except BaseException:
             connection.close()
             raise
+        self._identity = identity_of(self._path)
         self._connection = connection
         return connection
 

@@ -68,9 +68,14 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _open_services(layout: Layout) -> Services:
+def _open_services(layout: Layout, *, is_daemon: bool) -> Services:
     drop_privileges()
-    store = EmbeddedStore(layout)
+    store = EmbeddedStore(layout, is_patient=is_daemon)
+    if is_daemon:
+        try:
+            store.open()
+        except BrokenSystemError as error:  # refused until it is mended
+            journal.tell_failure(error)
     machine = Machine(os.uname().nodename, os.urandom, _open_keys)
     return Services(PolicyFile(layout.policy, journal.tell_error), store, time.time, machine)
 
@@ -88,7 +93,7 @@ def _run_once(descriptor: int, layout: Layout) -> None:
     if os.geteuid() == 0:
         leave_caller()
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(OSError):
-        services = _open_services(layout)
+        services = _open_services(layout, is_daemon=False)
         try:
             serve_once(connection, services)  # OSError: the caller is gone
         finally:
@@ -103,7 +108,7 @@ def _run_daemon(layout: Layout) -> None:
     if os.geteuid() == 0:
         make_run_directory(layout)
     _raise_descriptor_limit()
-    services = _open_services(layout)
+    services = _open_services(layout, is_daemon=True)
     with contextlib.suppress(PolicyError):  # told in the journal; refused until it is mended
         services.policy_file.current()
     listeners = activated_listeners(layout) or own_listeners(layout)
@@ -115,7 +120,12 @@ def _run_child(descriptor: int, layout: Layout) -> None:
     from pam_mfa.verifier.server import SELF_LIMITS  # noqa: PLC0415
 
     _raise_descriptor_limit()
-    _serve(socket.socket(fileno=descriptor), _open_services(layout), SELF_LIMITS, Parent())
+    _serve(
+        socket.socket(fileno=descriptor),
+        _open_services(layout, is_daemon=True),
+        SELF_LIMITS,
+        Parent(),
+    )
 
 
 def _serve(
