@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pam_mfa.cli.session import Session, json_option, pass_session, show
-from pam_mfa.credentials import BadCredential, Credential
 from pam_mfa.errors import RefusedError
-from pam_mfa.google_authenticator import FILE_NAME
-from pam_mfa.homes import (
+from pam_mfa.importing.credentials import BadCredential, Credential
+from pam_mfa.importing.google_authenticator import FILE_NAME
+from pam_mfa.importing.homes import (
     Account,
     SecretFiles,
     expand_template,
@@ -24,11 +24,11 @@ from pam_mfa.homes import (
     read_private_file,
     read_secret_files,
 )
-from pam_mfa.importing import Result, Row, Rules
+from pam_mfa.importing.importer import Result, Row, Rules
+from pam_mfa.importing.users_oath import parse_users_file
 from pam_mfa.lifecycle import require_root
 from pam_mfa.policy import Policy
 from pam_mfa.store.policies import read_policy
-from pam_mfa.users_oath import parse_users_file
 
 _USERS_FILE_MAX = 64 * 1024 * 1024  # bytes
 _SHOWN = 100  # rows of a table, and lines of bad entries

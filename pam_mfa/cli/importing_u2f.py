@@ -9,10 +9,10 @@ import click
 
 from pam_mfa.cli.session import Session, json_option, pass_session, show
 from pam_mfa.errors import RefusedError
-from pam_mfa.key_importing import Origins, Result, Row
+from pam_mfa.importing.security_keys import Origins, Result, Row
+from pam_mfa.importing.u2f_keys import BadKey, U2fKeys, parse_u2f_keys
 from pam_mfa.lifecycle import require_root
 from pam_mfa.store.files import read_file
-from pam_mfa.u2f_keys import BadKey, U2fKeys, parse_u2f_keys
 
 _FILE_MAX = 16 * 1024 * 1024  # bytes
 _WRITABLE_BY_OTHERS = 0o022

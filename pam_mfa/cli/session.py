@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pam_mfa.errors import RefusedError
-from pam_mfa.importing import Importer, Rules
-from pam_mfa.key_importing import KeyImporter, Origins
+from pam_mfa.importing.importer import Importer, Rules
+from pam_mfa.importing.security_keys import KeyImporter, Origins
 from pam_mfa.lifecycle import Actor, Lifecycle, open_store
 from pam_mfa.self_service.client import send_petition
 from pam_mfa.self_service.protocol import Petition

@@ -20,13 +20,13 @@ from pam_mfa.factors.security_key import Ceremony, client_data_hash, verify_asse
 from pam_mfa.hardware.attached_keys import AttachedKeys
 from pam_mfa.hardware.keys import Credential, Method, Touch, Touched
 from pam_mfa.hardware.registration import AttachedKeyRegistrar
+from pam_mfa.importing.security_keys import KeyImporter, Origins, Result
+from pam_mfa.importing.u2f_keys import parse_u2f_keys
 from pam_mfa.key_enrolling import enable_key
-from pam_mfa.key_importing import KeyImporter, Origins, Result
 from pam_mfa.lifecycle import Actor, Lifecycle
 from pam_mfa.policy import Fido
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
-from pam_mfa.u2f_keys import parse_u2f_keys
 from pam_mfa.verification import Need, Tell, Work
 
 pytest_plugins = ["machine_fixtures"]

@@ -19,29 +19,19 @@ FLOORS = (
     ("", "errors", "secret"),
     ("document", "oath", "wire", "pam", "ssh_keys", "pam_services"),
     ("hardware", "host"),
-    ("tokens", "credentials"),
-    ("pskc", "token_csv", "google_authenticator", "users_oath"),
+    ("tokens",),
+    ("pskc", "token_csv"),
     ("lockout",),
     ("policy",),
     ("devices",),
     ("audit",),
     ("store",),
-    ("factors", "homes"),
-    ("admission",),
+    ("factors",),
     ("verification",),
-    ("u2f_keys",),
     ("enabling",),
     ("paper_enabling", "key_enabling", "ssh_key_enabling"),
     ("lifecycle",),
-    (
-        "enrolling",
-        "key_enrolling",
-        "token_stock",
-        "listing",
-        "census",
-        "key_importing",
-        "importing",
-    ),
+    ("enrolling", "key_enrolling", "token_stock", "listing", "census", "importing"),
     ("next_login", "report"),
     ("verifier",),
     ("self_service",),
@@ -54,7 +44,7 @@ HEAVY = (
     "fido2", "pyudev", "threading",
 )  # fmt: skip
 # What brings devices in has no place in a login.
-IMPORTS = ("admission", "credentials", "google_authenticator", "homes", "importing", "users_oath")
+IMPORTS = ("importing",)
 
 
 def module_of(path: Path) -> str:

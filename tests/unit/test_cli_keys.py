@@ -23,7 +23,7 @@ from pam_mfa.cli import terminal
 from pam_mfa.cli.__main__ import commands
 from pam_mfa.cli.session import Session
 from pam_mfa.errors import BrokenSystemError, KeyAccessError, PolicyError, RefusedError
-from pam_mfa.key_importing import KeyImporter, Origins
+from pam_mfa.importing.security_keys import KeyImporter, Origins
 from pam_mfa.lifecycle import Actor
 from pam_mfa.self_service.protocol import Operation, Petition
 from pam_mfa.verification import Ask, Commit, Listen, Need, Tell, Work

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pam_mfa.credentials import BadCredential, Credential
-from pam_mfa.google_authenticator import SIZE_MAX, parse_secret_file
+from pam_mfa.importing.credentials import BadCredential, Credential
+from pam_mfa.importing.google_authenticator import SIZE_MAX, parse_secret_file
 from pam_mfa.oath import Parameters
 from pam_mfa.secret import Secret
 

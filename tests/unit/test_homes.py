@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pam_mfa import homes
 from pam_mfa.errors import RefusedError, UnsafeFileError
-from pam_mfa.google_authenticator import FILE_NAME, SIZE_MAX
-from pam_mfa.homes import Account, expand_template, find_account, list_accounts, read_secret_files
+from pam_mfa.importing import homes
+from pam_mfa.importing.google_authenticator import FILE_NAME, SIZE_MAX
+from pam_mfa.importing.homes import (
+    Account,
+    expand_template,
+    find_account,
+    list_accounts,
+    read_secret_files,
+)
 
 GOOD = b'ORSXG5DTMVRXEZLUNBSXEZLUNBQQ\n" TOTP_AUTH\n'
 SECRETIVE = "root:$6$salt$hash:19000:0:99999:7:::\n"

@@ -11,11 +11,11 @@ from doubles import OTHER_SEED, SEED, START, STEP, Clock, code_of, make_layout, 
 from test_lifecycle import Host
 
 from pam_mfa.audit import Reason
-from pam_mfa.credentials import Credential
 from pam_mfa.devices import RecoveryCodes, VirtualDevice
 from pam_mfa.errors import BrokenSystemError, StateError
-from pam_mfa.importing import BATCH, Importer, Row, Rules
-from pam_mfa.importing import Result as Outcome
+from pam_mfa.importing.credentials import Credential
+from pam_mfa.importing.importer import BATCH, Importer, Row, Rules
+from pam_mfa.importing.importer import Result as Outcome
 from pam_mfa.lifecycle import Actor
 from pam_mfa.oath import Parameters
 from pam_mfa.policy import Policy

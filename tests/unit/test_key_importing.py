@@ -14,9 +14,9 @@ from pam_mfa.devices import DEVICES_MAX, FidoDevice
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.factors.security_key import Ceremony, client_data_hash, verify_assertion
 from pam_mfa.hardware.keys import Credential, Method, Touch, Touched
-from pam_mfa.key_importing import KeyImporter, Origins, Result, Row
+from pam_mfa.importing.security_keys import KeyImporter, Origins, Result, Row
+from pam_mfa.importing.u2f_keys import EnrolledKey, parse_u2f_keys
 from pam_mfa.lifecycle import Actor
-from pam_mfa.u2f_keys import EnrolledKey, parse_u2f_keys
 
 FOLDER = VECTORS / "u2f_keys"
 KEYS = parse_u2f_keys((FOLDER / "u2f_mappings").read_bytes(), "u2f_mappings").credentials

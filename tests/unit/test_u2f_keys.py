@@ -16,7 +16,7 @@ from fido2.utils import websafe_encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pam_mfa.u2f_keys import EnrolledKey, parse_u2f_keys
+from pam_mfa.importing.u2f_keys import EnrolledKey, parse_u2f_keys
 
 FILE = (VECTORS / "u2f_keys/u2f_mappings").read_bytes()
 HANDLE = bytes(range(64))

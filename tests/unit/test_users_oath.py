@@ -9,9 +9,9 @@ from doubles import SEED, START, STEP, code_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pam_mfa.credentials import BadCredential, Credential
+from pam_mfa.importing.credentials import BadCredential, Credential
+from pam_mfa.importing.users_oath import UsersFile, parse_users_file
 from pam_mfa.oath import Parameters
-from pam_mfa.users_oath import UsersFile, parse_users_file
 
 HEX = SEED.reveal().hex()
 HOTP = Parameters(period=0)

@@ -11,12 +11,12 @@ import datetime
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from pam_mfa.admission import Admission, Result, Row, Rules, Settlement, mark_of
 from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
-from pam_mfa.credentials import Credential
 from pam_mfa.devices import Device, RecoveryCodes, VirtualDevice, require_user
 from pam_mfa.enabling import Actor
 from pam_mfa.errors import BrokenSystemError, DocumentError, RefusedError, UnsafeFileError
+from pam_mfa.importing.admission import Admission, Result, Row, Rules, Settlement, mark_of
+from pam_mfa.importing.credentials import Credential
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.state import Change, Claim
 

@@ -10,7 +10,7 @@ quotes a line: whoever owns the file may have made it a name of somebody else's.
 import re
 from typing import Final, NamedTuple
 
-from pam_mfa.credentials import BadCredential, Credential
+from pam_mfa.importing.credentials import BadCredential, Credential
 from pam_mfa.oath import PERIODS, SEED_BYTES_MAXIMUM, Algorithm, Parameters
 from pam_mfa.secret import Secret
 from pam_mfa.tokens import COUNTER_MAX

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pam_mfa.credentials import BadCredential, Credential
 from pam_mfa.errors import RefusedError, UnsafeFileError
-from pam_mfa.google_authenticator import SIZE_MAX, parse_secret_file
+from pam_mfa.importing.credentials import BadCredential, Credential
+from pam_mfa.importing.google_authenticator import SIZE_MAX, parse_secret_file
 from pam_mfa.store.files import read_file
 
 _FORBIDDEN = 0o026  # a secret that everybody reads, or others write, is none

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pam_mfa import oath
-from pam_mfa.credentials import Credential
 from pam_mfa.devices import (
     DEVICES_MAX,
     Device,
@@ -23,6 +22,7 @@ from pam_mfa.devices import (
 )
 from pam_mfa.errors import RefusedError
 from pam_mfa.factors.paper import used_key
+from pam_mfa.importing.credentials import Credential
 from pam_mfa.oath import SEED_BITS_MINIMUM
 from pam_mfa.policy import Policy
 from pam_mfa.store import inventory
@@ -132,7 +132,7 @@ class Admission:
         if owner in names:
             return self._advance(sofar, user, credential, str(owner))
         # A seed that has its owner and no device: an import was interrupted there.
-        begun = _begun_name(user, owner)
+        begun = begun_name("virtual", user, owner)
         obstacle = self._find_obstacle(sofar, credential, owner if not begun else None)
         if not obstacle and owner is None and self._was_deactivated(print_):
             obstacle = (
@@ -286,9 +286,12 @@ def _count(settlement: Settlement) -> int:
     return count_devices(settlement.devices) + extra
 
 
-def _begun_name(user: str, owner: str | None) -> str:
-    """Return the name of the device that a seed was taken for, where it is this user's."""
-    prefix = serial_number_of("virtual", user, "")
+def begun_name(device_type: str, user: str, owner: str | None) -> str:
+    """Return the name of the device that a seed or credential was taken for, if it is this user's.
+
+    Where an import was interrupted before the device file was written.
+    """
+    prefix = serial_number_of(device_type, user, "")
     if owner is None or not owner.startswith(prefix):
         return ""
     name = owner.removeprefix(prefix)
@@ -300,7 +303,7 @@ def _begun_name(user: str, owner: str | None) -> str:
 
 
 def mark_of(fingerprint: str) -> str:
-    """Return where the state notes that a seed was imported."""
+    """Return where the state notes that a seed or credential was imported."""
     return f"imported/{fingerprint}"
 
 

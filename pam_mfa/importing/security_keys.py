@@ -20,17 +20,17 @@ from pam_mfa.devices import (
     Device,
     FidoDevice,
     count_devices,
-    require_name,
     require_user,
     serial_number_of,
 )
 from pam_mfa.errors import BrokenSystemError, DocumentError, RefusedError, UnsafeFileError
+from pam_mfa.importing.admission import begun_name, mark_of
+from pam_mfa.importing.u2f_keys import EnrolledKey
 from pam_mfa.lifecycle import Actor, Lifecycle
 from pam_mfa.store import inventory
 from pam_mfa.store.device_files import encode_user
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.state import Change, Claim, find_step, forget_use
-from pam_mfa.u2f_keys import EnrolledKey
 
 _PROGRAM = "u2f"  # the devices' name
 
@@ -173,7 +173,7 @@ class KeyImporter:
             field = DeviceField(device.serial_number, device.type, device.name)
             event = self._event(EventName.ENABLE_MFA_DEVICE, f"imported from {gain.source}")
             events.append(event._replace(user=user, device=field))
-            steps[_mark_of(gain.fingerprint)] = 1
+            steps[mark_of(gain.fingerprint)] = 1
         return Change(accepted=True, events=tuple(events), used_steps=steps)
 
     def _record(self, rows: Sequence[Row], source: str) -> None:
@@ -230,7 +230,7 @@ class _Desk:
         if same:
             self.rows.append(Row(self._user, Result.PRESENT, same[0], kind, ""))
             return
-        begun = _begun_name(self._user, owner)
+        begun = begun_name("fido", self._user, owner)
         if obstacle := "" if begun else self._find_obstacle(fingerprint, owner):
             self._leave_out(kind, obstacle)
             return
@@ -259,7 +259,7 @@ class _Desk:
     def _find_obstacle(self, fingerprint: str, owner: str | None) -> str:
         if owner is not None:
             return f"the same credential is {owner} already; enable the key for {self._user} anew"
-        if find_step(self._connection, _mark_of(fingerprint)) is not None:
+        if find_step(self._connection, mark_of(fingerprint)) is not None:
             return (
                 "it was imported before and deactivated since; whoever still has the key enables "
                 f"it anew: pam-mfa enable fido {self._user}"
@@ -280,24 +280,6 @@ def _by_user(credentials: Iterable[EnrolledKey]) -> dict[str, list[EnrolledKey]]
     for credential in credentials:
         users.setdefault(credential.user, []).append(credential)
     return users
-
-
-def _begun_name(user: str, owner: str | None) -> str:
-    """Return the name of the device that a credential was taken for, where it is this user's."""
-    prefix = serial_number_of("fido", user, "")
-    if owner is None or not owner.startswith(prefix):
-        return ""
-    name = owner.removeprefix(prefix)
-    try:
-        require_name(name)
-    except RefusedError:  # of a user whose name begins like this one's and a slash
-        return ""
-    return name
-
-
-def _mark_of(fingerprint: str) -> str:
-    """Return where the state notes that a credential was imported."""
-    return f"imported/{fingerprint}"
 
 
 def _names() -> Iterator[str]:

@@ -12,7 +12,7 @@ from time import strptime, struct_time
 from typing import Final, NamedTuple
 
 from pam_mfa import oath
-from pam_mfa.credentials import BadCredential, Credential
+from pam_mfa.importing.credentials import BadCredential, Credential
 from pam_mfa.oath import SEED_BYTES_MAXIMUM, Algorithm, Parameters
 from pam_mfa.secret import Secret
 from pam_mfa.tokens import COUNTER_MAX
