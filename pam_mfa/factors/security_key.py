@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from pam_mfa.devices import FidoDevice
 from pam_mfa.errors import PamMfaError
-from pam_mfa.hardware.keys import Assertion
+from pam_mfa.hardware.keys import Assertion, Showing
 
 RP_ID: Final = "pam-mfa"
 CHALLENGE_BYTES: Final = 32  # WebAuthn level 3, section 13.4.3: at least 16
@@ -98,6 +98,22 @@ def verify_assertion(
         raise UnprovenError("it carries a new credential")
     _verify_signature(device, data + client_data_hash(ceremony), assertion.signature)
     return Proof(int.from_bytes(data[33:37], "big"), bool(flags & _UV))
+
+
+def is_shown(device: FidoDevice, showing: Showing) -> bool:
+    """Whether a key has shown, untouched, that it holds a credential.
+
+    Else whatever says so would be handed the PIN, or end the wait for the key that does.
+    """
+    assertion = showing.assertion
+    if assertion.credential_id != device.credential_id:
+        return False
+    signed = assertion.authenticator_data + showing.client_data_hash
+    try:
+        _verify_signature(device, signed, assertion.signature)
+    except UnprovenError:
+        return False
+    return assertion.authenticator_data[:32] == hashlib.sha256(device.rp_id.encode()).digest()
 
 
 def _verify_signature(device: FidoDevice, signed: bytes, signature: bytes) -> None:

@@ -5,6 +5,7 @@ What a key says is not judged here: ``factors.security_key`` does. Each key is s
 its own, so that one that hangs keeps no other waiting.
 """
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from threading import Event
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from fido2.ctap import CtapError
 from fido2.ctap1 import APDU, ApduError, Ctap1
-from fido2.ctap2.base import Ctap2
+from fido2.ctap2.base import AssertionResponse, Ctap2
 from fido2.ctap2.pin import ClientPin
 from fido2.hid import CAPABILITY
 
@@ -35,6 +36,7 @@ from pam_mfa.hardware.keys import (
     End,
     Holder,
     Method,
+    Showing,
     Sight,
     Touch,
     Touched,
@@ -115,7 +117,7 @@ def _look_at(
 def _find_holder(key: AttachedKey, credentials: Sequence[Credential], canceled: Event) -> _Told:
     try:
         with open_when_free(key, PATIENCE, lambda: None, canceled) as opened:
-            opened.call_max = LOOK_MAX
+            opened.give_up_at = time.monotonic() + LOOK_MAX
             if not opened.capabilities & CAPABILITY.CBOR:
                 return _Told(_find_by_u2f(key, opened, credentials, canceled), "")
             return _Told(_find_by_ctap2(key, Ctap2(opened), credentials, canceled), "")
@@ -132,7 +134,8 @@ def _find_by_ctap2(
 ) -> Holder | None:
     options = ctap.info.options
     for credential in credentials:
-        if not _holds(ctap, credential, canceled):
+        showing = _show(ctap, credential, canceled)
+        if showing is None:
             continue
         return Holder(
             key,
@@ -140,25 +143,27 @@ def _find_by_ctap2(
             has_pin=options.get("clientPin") is True,
             has_built_in_uv=options.get("uv") is True,
             is_always_uv=options.get("alwaysUv") is True,
+            showing=showing,
         )
     return None
 
 
-def _holds(ctap: Ctap2, credential: Credential, canceled: Event) -> bool:
+def _show(ctap: Ctap2, credential: Credential, canceled: Event) -> Showing | None:
     """Ask without a touch (CTAP 2.1, section 6.2.2, "up": false)."""
+    random_hash = os.urandom(32)  # of no client data: what is signed here proves no login
     try:
-        ctap.get_assertion(
+        response = ctap.get_assertion(
             credential.rp_id,
-            bytes(32),
+            random_hash,
             [describe_credential(credential)],
             options={"up": False},
             event=canceled,
         )
     except CtapError as error:
         if error.code == _ERR.NO_CREDENTIALS:
-            return False
+            return None
         raise
-    return True
+    return Showing(random_hash, _assertion(response))
 
 
 def _find_by_u2f(
@@ -199,13 +204,16 @@ def _touch_by_ctap2(holder: Holder, ctap: Ctap2, touch: Touch, ended: Event) -> 
         event=ended,
         **verification | {"options": {"up": True} | verification.get("options", {})},
     )
-    assertion = Assertion(
+    return Touched(holder, _assertion(response))
+
+
+def _assertion(response: AssertionResponse) -> Assertion:
+    return Assertion(
         bytes(response.credential["id"]),
         bytes(response.auth_data),
         bytes(response.signature),
         bytes((response.user or {}).get("id", b"")),
     )
-    return Touched(holder, assertion)
 
 
 def _touch_by_u2f(

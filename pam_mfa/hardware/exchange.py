@@ -5,6 +5,7 @@ What is asked for is the caller's; what a key's bytes do to fido2 ends here.
 """
 
 import hashlib
+import time
 from collections.abc import Callable
 from threading import Event
 from typing import Any, Final, NamedTuple, TypeVar
@@ -65,13 +66,13 @@ def exchange(
 
     Args:
         key: the key.
-        seconds: for each of its answers; a touch is waited for so long.
+        seconds: for all of its answers together; a touch is waited for so long.
         ended: set by another thread, it cancels.
         ask: what is asked for; it may raise what fido2 raises.
     """
     try:
         with open_when_free(key, PATIENCE, lambda: None, ended) as opened:
-            opened.call_max = seconds
+            opened.give_up_at = time.monotonic() + seconds
             try:
                 return ask(opened)
             except CtapError as error:

@@ -31,8 +31,15 @@ class Assertion(NamedTuple):
     user_handle: bytes = b""  # of a discoverable credential
 
 
+class Showing(NamedTuple):
+    """What a key signed untouched, to show that it holds a credential."""
+
+    client_data_hash: bytes
+    assertion: Assertion
+
+
 class Holder(NamedTuple):
-    """An attached key that holds an enrolled credential."""
+    """An attached key that holds an enrolled credential, or says so."""
 
     key: AttachedKey
     credential: Credential
@@ -40,6 +47,7 @@ class Holder(NamedTuple):
     has_built_in_uv: bool = False  # a fingerprint reader that is set up, or the like
     is_always_uv: bool = False  # the key itself insists on user verification
     is_ctap2: bool = True  # False: a U2F-only key
+    showing: Showing | None = None  # of a U2F-only key, which signs nothing untouched: None
 
 
 class Sight(NamedTuple):

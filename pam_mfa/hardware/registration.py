@@ -94,7 +94,7 @@ def _examine_all(
 def _examine(key: AttachedKey, credentials: Sequence[Credential], canceled: Event) -> KeyReport:
     try:
         with open_when_free(key, PATIENCE, lambda: None, canceled) as opened:
-            opened.call_max = LOOK_MAX
+            opened.give_up_at = time.monotonic() + LOOK_MAX
             if not opened.capabilities & CAPABILITY.CBOR:
                 versions = (Ctap1(opened).get_version(),)
                 held = tuple(one for one in credentials if _holds_by_u2f(opened, one))

@@ -3,7 +3,8 @@
 
 ``Ctap2(key)`` and ``Ctap1(key)`` of fido2 work on it. What the key answers by the protocol stays
 fido2's ``CtapError``; all that goes wrong below that is a ``SecurityKeyError``, after which the
-key is to be closed. Calls block; each ends, whatever the key does. The ``event`` of a call, set by
+key is to be closed. Calls block; each ends, whatever the key does, and so do all of them together
+where ``give_up_at`` is set. The ``event`` of a call, or ``canceled`` where it has none, set by
 another thread, cancels it at the next keepalive, within 0.1 s.
 """
 
@@ -13,10 +14,11 @@ from collections.abc import Callable
 from threading import Event
 
 from fido2.ctap import STATUS, CtapError
-from fido2.hid import ConnectionFailure, CtapHidDevice
+from fido2.hid import CTAPHID, ConnectionFailure, CtapHidDevice
 from fido2.hid.base import HidDescriptor
 
-from pam_mfa.errors import KeyBusyError, KeyFaultError
+from pam_mfa.errors import KeyBusyError, KeyFaultError, KeySilentError
+from pam_mfa.hardware.answers import find_wrong_field
 from pam_mfa.hardware.connection import SILENCE_MAX, KeyConnection
 from pam_mfa.hardware.node_opening import describe, open_node
 from pam_mfa.hardware.nodes import AttachedKey
@@ -34,6 +36,10 @@ class SecurityKey(CtapHidDevice):
         """Get a channel of our own from the key."""
         self.attached = attached
         self.call_max = SILENCE_MAX  # seconds; the caller may set it before each call
+        # On the monotonic clock: a key that answers each of many calls late must not keep its
+        # owner from a code.
+        self.give_up_at: float | None = None
+        self.canceled = Event()  # for calls that are given no event
         self._key_connection = connection
         descriptor = HidDescriptor(
             path=attached.path,
@@ -60,10 +66,10 @@ class SecurityKey(CtapHidDevice):
             CtapError: the key refused; ``USER_ACTION_TIMEOUT`` also when ``call_max`` was over.
             SecurityKeyError: the key is gone, busy, silent or faulty.
         """
-        event = event or Event()
+        event = event or self.canceled
         give_up_at = time.monotonic() + BUSY_MAX
         while True:
-            self._key_connection.allow(self.call_max)
+            self._key_connection.allow(self._require_time())
             try:
                 answer = super().call(cmd, data, event, on_keepalive)
             except KeyBusyError:
@@ -77,7 +83,27 @@ class SecurityKey(CtapHidDevice):
                 ) from error
             if self._key_connection.expired and answer == _CANCELED:
                 raise CtapError(CtapError.ERR.USER_ACTION_TIMEOUT)
+            self._require_types(cmd, data, answer)
             return answer
+
+    def _require_time(self) -> float:
+        if self.give_up_at is None:
+            return self.call_max
+        left = self.give_up_at - time.monotonic()
+        if left <= 0:
+            raise KeySilentError(
+                f"{describe(self.attached)} does not answer in time",
+                hint="Pull it out and attach it again.",
+            )
+        return left
+
+    def _require_types(self, cmd: int, data: bytes, answer: bytes) -> None:
+        wrong = find_wrong_field(data[0], answer) if cmd == CTAPHID.CBOR else None
+        if wrong is not None:
+            raise KeyFaultError(
+                f"{describe(self.attached)} sent a wrong type of value in field {wrong}",
+                hint="Attach it again; if that stays, it is broken.",
+            )
 
 
 def open_key(attached: AttachedKey) -> SecurityKey:
@@ -124,7 +150,7 @@ def open_when_free(
     told = False
     while True:
         try:
-            return open_key(attached)
+            opened = open_key(attached)
         except KeyBusyError:
             if time.monotonic() >= give_up_at:
                 raise
@@ -133,3 +159,6 @@ def open_when_free(
                 told = True
             if canceled.wait(RETRY_INTERVAL):
                 raise
+        else:
+            opened.canceled = canceled
+            return opened

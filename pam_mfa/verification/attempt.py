@@ -39,7 +39,12 @@ def attempt(  # noqa: PLR0913, PLR0917 - what one attempt is made of
     if decision.action is Action.NOTHING:
         return Verdict(Result.IGNORE)
     ssh_keys = find_ssh_keys(request, caller) if "ssh-key" in decision.devices else ()
-    may_have_key = machine is not None and "fido" in decision.devices and is_local(request)
+    may_have_key = (
+        machine is not None
+        and "fido" in decision.devices
+        and is_local(request)
+        and not machine.is_remote(caller.pid)
+    )
     # The prompt goes out before anything of the user is looked up: it cannot tell who is
     # enrolled, not by its time either, and the look-up costs nobody any waiting. Who is at the
     # machine may have a key to be touched instead, and who came by SSH with a security key has
@@ -56,17 +61,16 @@ def attempt(  # noqa: PLR0913, PLR0917 - what one attempt is made of
         verdict = yield from verify_ssh_login(scene, ssh_keys, clock)
         if verdict is not None:
             return verdict
-    touching = None
+    touching = verdict = None
     if machine is not None and may_have_key and scene.enrollment.security_keys:
         from pam_mfa.verification.touch import Touching  # noqa: PLC0415 - only where there is a key
 
         touching = Touching(scene, machine, clock)
         verdict = yield from touching.begin()
-        if verdict is not None:
-            return verdict
     elif not is_asked_first:
         yield Ask(PROMPT)
-    verdict = yield from verify_code(scene, decision.devices, store, clock, touching)
+    if verdict is None:
+        verdict = yield from verify_code(scene, decision.devices, store, clock, touching)
     return apply_mode(policy, verdict)
 
 

@@ -28,6 +28,7 @@ class Machine(NamedTuple):
     host: str
     random: Callable[[int], bytes]  # so many random bytes
     keys: "Callable[[], Keys]"  # called where a key is wanted: its libraries cost start-up time
+    is_remote: Callable[[int], bool] = lambda _pid: False  # whether a process's session is
 
 
 class Ask(NamedTuple):

@@ -6,8 +6,9 @@ keep its owner out. Each end is recorded.
 """
 
 import functools
-from collections.abc import Generator
-from typing import Any, Final
+import threading
+from collections.abc import Callable, Generator
+from typing import Any, Final, TypeVar
 
 from pam_mfa import lockout
 from pam_mfa.audit import Event, Outcome, Reason
@@ -19,6 +20,7 @@ from pam_mfa.factors.security_key import (
     UnprovenError,
     client_data_hash,
     is_possible_clone,
+    is_shown,
     verify_assertion,
 )
 from pam_mfa.hardware.keys import (
@@ -52,6 +54,8 @@ from pam_mfa.wire import Result
 KEY_OR_CODE_PROMPT: Final = "Verification code, or attach your security key and press Enter: "
 CODE_PROMPT: Final = "Verification code: "
 _PIN_TRIES: Final = 3
+_PIN_SHORTEST, _PIN_LONGEST = 4, 63  # characters, bytes: CTAP 2.1, section 6.5.1
+_Result = TypeVar("_Result")
 _Steps = Generator[Need, Any, Verdict | None]
 _REASONS: Final = {
     End.TIMED_OUT: Reason.KEY_TIMED_OUT,
@@ -72,7 +76,6 @@ class Touching:
         self._scene = scene
         self._machine = machine
         self._clock = clock
-        self._keys: Keys = machine.keys()
         self._devices = {
             Credential(one.credential_id, one.rp_id): one for one in scene.enrollment.security_keys
         }
@@ -83,8 +86,7 @@ class Touching:
         Returns:
             The success; or None when the prompt for a code is out.
         """
-        credentials = tuple(self._devices)
-        sight = yield Work(functools.partial(self._keys.look, credentials))
+        sight = yield from self._look()
         has_code = bool(self._scene.enrollment.devices or self._scene.enrollment.paper)
         if not sight.holders:
             yield from self._tell_problems(sight)
@@ -99,46 +101,86 @@ class Touching:
 
     def on_enter(self) -> _Steps:
         """Look again, when Enter was pressed in the place of a code."""
-        sight = yield Work(functools.partial(self._keys.look, tuple(self._devices)))
+        sight = yield from self._look()
         if not sight.holders:
             sight = yield from self._wait()
         return (yield from self._touch(sight))
 
+    def _work(
+        self, do: Callable[[Keys, threading.Event], _Result], failed: Callable[[str], _Result]
+    ) -> Generator[Need, Any, _Result]:
+        """Have something done with the keys; a fault in it keeps nobody from a code.
+
+        The libraries are loaded there, too: one that is missing is such a fault.
+        """
+
+        def run(canceled: threading.Event) -> _Result:
+            try:
+                return do(self._machine.keys(), canceled)
+            except Exception as error:  # noqa: BLE001 - whatever it is; its text may quote a PIN
+                return failed(f"security keys cannot be used now ({type(error).__name__})")
+
+        result: _Result = yield Work(run)
+        return result
+
+    def _look(self) -> Generator[Need, Any, Sight]:
+        credentials = tuple(self._devices)
+        sight = yield from self._work(lambda keys, stop: keys.look(credentials, stop), _no_sight)
+        return self._believe(sight)
+
     def _wait(self) -> Generator[Need, Any, Sight]:
         names = ", ".join(one.name for one in self._devices.values())
-        seconds = self._scene.policy.fido.insert
+        credentials, seconds = tuple(self._devices), self._scene.policy.fido.insert
         yield Tell(f"Attach your security key ({names}) within {seconds:.0f} seconds.")
-        sight: Sight = yield Work(
-            lambda canceled: self._keys.wait(tuple(self._devices), seconds, canceled)
+        sight = yield from self._work(
+            lambda keys, stop: keys.wait(credentials, seconds, stop), _no_sight
         )
-        return sight
+        return self._believe(sight)
+
+    def _believe(self, sight: Sight) -> Sight:
+        """Leave out what says that it holds a credential and does not show it."""
+        holders, problems = [], list(sight.problems)
+        for one in sight.holders:
+            if one.showing is None or is_shown(self._device(one), one.showing):
+                holders.append(one)
+            else:
+                name = one.key.name or one.key.path
+                problems.append(f"{name} does not show that it is {self._names((one,))}")
+        return Sight(tuple(holders), sight.attached, tuple(problems))
 
     def _touch(self, sight: Sight) -> _Steps:
         """Have one of the keys in sight touched; return the success or None."""
         if not sight.holders:
             yield from self._tell_problems(sight)
             if not sight.problems:
-                yield Tell("None of your security keys is attached to this machine.")
                 yield from self._record(Reason.KEY_ABSENT)
+                yield Tell("None of your security keys is attached to this machine.")
             return None
         holders, requirement = sight.holders, self._requirement(sight.holders)
         if requirement is not UserVerification.DISCOURAGED and len(holders) > 1:
             yield Tell(f"Touch the security key to use ({self._names(holders)}).")
-            chosen = yield Work(
-                lambda canceled: self._keys.select(holders, self._scene.policy.fido.touch, canceled)
-            )
-            if chosen is None:
-                return (yield from self._end(holders, Untouched(End.TIMED_OUT)))
-            holders = (chosen,)
+            chosen = yield from self._select(holders)
+            if isinstance(chosen, Untouched):
+                return (yield from self._end(holders, chosen))
+            holders, requirement = (chosen,), self._requirement((chosen,))
         if requirement is UserVerification.DISCOURAGED:
             return (yield from self._sign(holders, Method.NONE))
         return (yield from self._verify_user(holders[0], requirement))
 
+    def _select(self, holders: tuple[Holder, ...]) -> Generator[Need, Any, Holder | Untouched]:
+        seconds = self._scene.policy.fido.touch
+
+        def select(keys: Keys, canceled: threading.Event) -> Holder | Untouched:
+            chosen = keys.select(holders, seconds, canceled)
+            return chosen or Untouched(End.CANCELED if canceled.is_set() else End.TIMED_OUT)
+
+        return (yield from self._work(select, _untouched))
+
     def _tell_problems(self, sight: Sight) -> Generator[Need, Any, None]:
-        """Say and record what kept attached keys from being asked."""
+        """Record and say what kept attached keys from being asked."""
         for problem in sight.problems:
-            yield Tell(f"{problem[:1].upper()}{problem[1:]}.")
             yield from self._record(Reason.KEY_UNUSABLE, detail=problem)
+            yield Tell(f"{problem[:1].upper()}{problem[1:]}.")
 
     def _verify_user(self, holder: Holder, requirement: UserVerification) -> _Steps:
         """Have a key verify who touches it: by itself where it can, else by its PIN."""
@@ -153,11 +195,11 @@ class Touching:
         if holder.has_pin:
             return (yield from self._ask_pin(holder))
         if requirement is UserVerification.REQUIRED:
+            yield from self._record(Reason.KEY_PIN_REFUSED, self._device(holder), End.NO_PIN)
             yield Tell(
                 f"Your security key ({name}) has no PIN, and one is required here. "
                 "Set one with: fido2-token -S DEVICE"
             )
-            yield from self._record(Reason.KEY_PIN_REFUSED, self._device(holder), End.NO_PIN)
             return None
         return (yield from self._sign((holder,), Method.NONE))
 
@@ -171,6 +213,9 @@ class Touching:
                 return Verdict(Result.DENIED, pin)
             if not pin:  # CVE-2021-31924: nothing typed is no PIN, and never goes without one
                 yield Tell("The PIN is empty, so it was not tried.")
+                continue
+            if not _can_be_pin(pin):
+                yield Tell("That cannot be a PIN, so it was not tried.")
                 continue
             ceremony, outcome = yield from self._ask_key((holder,), Method.PIN, pin)
             if isinstance(outcome, Touched):
@@ -198,7 +243,7 @@ class Touching:
         )
         seconds = self._scene.policy.fido.touch
         touch = Touch(holders, client_data_hash(ceremony), method, pin, seconds)
-        outcome = yield Work(functools.partial(self._keys.touch, touch))
+        outcome = yield from self._work(lambda keys, stop: keys.touch(touch, stop), _untouched)
         return ceremony, outcome
 
     def _judge(self, ceremony: Ceremony, touched: Touched, *, must_verify_user: bool) -> _Steps:
@@ -209,8 +254,9 @@ class Touching:
                 device, touched.assertion, ceremony, must_verify_user=must_verify_user
             )
         except UnprovenError as error:
-            yield Tell(f"The answer of your security key ({device.name}) was refused.")
+            # Before it is told: who hangs up at once is recorded, too.
             yield from self._record(Reason.UNPROVEN_ASSERTION, device, str(error))
+            yield Tell(f"The answer of your security key ({device.name}) was refused.")
             return None
         judge = functools.partial(self._weigh, device, proof)
         claim = Claim(self._scene.enrollment.user_key, (device.serial_number,), judge)
@@ -246,12 +292,12 @@ class Touching:
         )
 
     def _end(self, holders: tuple[Holder, ...], outcome: Untouched) -> _Steps:
-        """Say and record why there is no assertion."""
+        """Record and say why there is no assertion."""
         device = self._device(holders[0]) if len(holders) == 1 else None
         detail = f"{outcome.end}: {outcome.detail}" if outcome.detail else str(outcome.end)
-        yield Tell(describe_end(self._names(holders), outcome))
         reason = _REASONS.get(outcome.end, Reason.KEY_UNUSABLE)
         yield from self._record(reason, device, detail)
+        yield Tell(describe_end(self._names(holders), outcome))
         return None
 
     def _record(
@@ -272,6 +318,20 @@ class Touching:
 
     def _names(self, holders: tuple[Holder, ...]) -> str:
         return " or ".join(dict.fromkeys(self._device(holder).name for holder in holders))
+
+
+def _no_sight(problem: str) -> Sight:
+    return Sight(problems=(problem,))
+
+
+def _untouched(problem: str) -> Untouched:
+    return Untouched(End.FAULTY, detail=problem)
+
+
+def _can_be_pin(text: str) -> bool:
+    """Whether a key could have this PIN (CTAP 2.1, section 6.5.1); else it costs no try."""
+    is_utf8 = not any("\ud800" <= character <= "\udfff" for character in text)
+    return is_utf8 and len(text) >= _PIN_SHORTEST and len(text.encode()) <= _PIN_LONGEST
 
 
 def _counted(event: Event, proof: Proof) -> Event:

@@ -16,6 +16,7 @@ from pam_mfa.store.layout import Layout, drop_privileges, make_run_directory
 from pam_mfa.verification import Machine
 from pam_mfa.verifier import journal
 from pam_mfa.verifier.conversation import Services
+from pam_mfa.verifier.login_session import is_remote
 from pam_mfa.verifier.policy_file import PolicyFile
 
 if TYPE_CHECKING:  # asyncio behind them
@@ -76,7 +77,7 @@ def _open_services(layout: Layout, *, is_daemon: bool) -> Services:
             store.open()
         except BrokenSystemError as error:  # refused until it is mended
             journal.tell_failure(error)
-    machine = Machine(os.uname().nodename, os.urandom, _open_keys)
+    machine = Machine(os.uname().nodename, os.urandom, _open_keys, is_remote)
     return Services(PolicyFile(layout.policy, journal.tell_error), store, time.time, machine)
 
 

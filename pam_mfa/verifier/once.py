@@ -14,6 +14,7 @@ from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.verification import Work
 from pam_mfa.verifier.conversation import LONGEST, Last, Receive, Send, Services, converse
+from pam_mfa.verifier.journal import tell_fault
 from pam_mfa.verifier.packets import close_all, peer_of, receive_packet
 
 _FIRST_FRAME = 10.0  # seconds
@@ -69,6 +70,8 @@ def _work(connection: socket.socket, work: Work, deadline: float) -> object:
     def do() -> None:
         try:
             results.append(work.do(canceled))
+        except Exception as error:  # noqa: BLE001 - a traceback could quote what was typed
+            tell_fault(error)
         finally:
             ended[1].close()
 

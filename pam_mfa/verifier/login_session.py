@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the login session that a host program runs in comes over a network.
+
+sudo and su inside an ssh session say nothing of a remote host (no PAM_RHOST), but systemd-logind
+knows. By the kernel's audit session and login user id, which nobody can change, and logind's
+files, which only root writes; nothing that a user can set is read. Where these are not known (no
+logind, a service, the console's login itself), PAM's items alone decide.
+"""
+
+from pathlib import Path
+from typing import Final
+
+PROCESSES: Final = Path("/proc")
+SESSIONS: Final = Path("/run/systemd/sessions")
+USERS: Final = Path("/run/systemd/users")
+_UNSET: Final = "4294967295"  # AUDIT_SID_UNSET of linux/audit.h, for login user ids, too
+
+
+def is_remote(pid: int) -> bool:
+    """Whether a process belongs to somebody who is logged in from another machine."""
+    session = _read_number(PROCESSES / str(pid) / "sessionid")
+    if session is None:
+        return False
+    known = _is_session_remote(session)
+    if known is not None:
+        return known
+    # The user's own service manager has a session of its own, and any session can start a program
+    # there (systemd-run --user): it is here where any of the user's sessions is.
+    user = _read_number(PROCESSES / str(pid) / "loginuid")
+    if user is None:
+        return False
+    sessions = _read_values(USERS / user).get("SESSIONS", "").split()
+    remote = [_is_session_remote(one) for one in sessions if one.isalnum()]
+    return True in remote and False not in remote
+
+
+def _is_session_remote(session: str) -> bool | None:
+    """Return what logind says; None where it knows no such session of a user."""
+    values = _read_values(SESSIONS / session)
+    if not values.get("CLASS", "").startswith("user"):
+        return None
+    return {"0": False, "1": True}.get(values.get("REMOTE", ""))
+
+
+def _read_number(path: Path) -> str | None:
+    try:
+        text = path.read_text("ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return text if text.isdigit() and text != _UNSET else None
+
+
+def _read_values(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line)
