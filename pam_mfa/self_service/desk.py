@@ -39,7 +39,6 @@ from pam_mfa.listing import list_row, status_row
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 from pam_mfa.policy import Mode, Policy, Unenrolled
 from pam_mfa.self_service.dialogue import Dialogue
-from pam_mfa.self_service.presence import Presence, find_presence
 from pam_mfa.self_service.protocol import (
     Operation,
     Petition,
@@ -52,6 +51,7 @@ from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout, drop_privileges
 from pam_mfa.store.policies import read_policy
 from pam_mfa.verification import Caller, Machine, attempt
+from pam_mfa.verifier.login_session import Presence, find_presence
 from pam_mfa.verifier.packets import Peer, peer_of
 from pam_mfa.wire import FRAME_MAX, Phase, Request, Result
 

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the login session that a host program runs in comes over a network.
+"""Whether a login session comes over a network, by systemd-logind's word.
 
-sudo and su inside an ssh session say nothing of a remote host (no PAM_RHOST), but systemd-logind
-knows. By the kernel's audit session and login user id, which nobody can change, and logind's
-files, which only root writes; nothing that a user can set is read. Where these are not known (no
-logind, a service, the console's login itself), PAM's items alone decide.
+By the kernel's audit session and login user id, which nobody can change, and logind's files, which
+only root writes; nothing that a user can set is read: not the environment, not a terminal's name.
 """
 
+import enum
 from pathlib import Path
 from typing import Final
+
+from pam_mfa.verifier.packets import Peer
 
 PROCESSES: Final = Path("/proc")
 SESSIONS: Final = Path("/run/systemd/sessions")
@@ -16,8 +17,32 @@ USERS: Final = Path("/run/systemd/users")
 _UNSET: Final = "4294967295"  # AUDIT_SID_UNSET of linux/audit.h, for login user ids, too
 
 
+class Presence(enum.Enum):
+    """Where a user is."""
+
+    LOCAL = "local"
+    REMOTE = "remote"
+    UNKNOWN = "unknown"  # no logind, or a process of no session
+
+
+def find_presence(peer: Peer) -> Presence:
+    """Return where the user of a process is; only what is known for sure counts as local."""
+    session = _read_number(PROCESSES / str(peer.pid) / "sessionid")
+    # A process that has ended may have left its number to another user's.
+    if session is None or _owner_of(PROCESSES / str(peer.pid)) != peer.uid:
+        return Presence.UNKNOWN
+    if _read_values(SESSIONS / session).get("UID") != str(peer.uid):
+        return Presence.UNKNOWN
+    known = {True: Presence.REMOTE, False: Presence.LOCAL, None: Presence.UNKNOWN}
+    return known[_is_session_remote(session)]
+
+
 def is_remote(pid: int) -> bool:
-    """Whether a process belongs to somebody who is logged in from another machine."""
+    """Whether a process belongs to somebody who is logged in from another machine.
+
+    sudo and su inside an ssh session say nothing of a remote host (no PAM_RHOST), but logind knows.
+    Where it does not (no logind, a service, the console's login itself), PAM's items alone decide.
+    """
     session = _read_number(PROCESSES / str(pid) / "sessionid")
     if session is None:
         return False
@@ -40,6 +65,13 @@ def _is_session_remote(session: str) -> bool | None:
     if not values.get("CLASS", "").startswith("user"):
         return None
     return {"0": False, "1": True}.get(values.get("REMOTE", ""))
+
+
+def _owner_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
 
 
 def _read_number(path: Path) -> str | None:

@@ -19,10 +19,9 @@ from security_key.person import Touch
 from pam_mfa import wire
 from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError
 from pam_mfa.key_enrolling import enable_key
-from pam_mfa.self_service import desk, presence
+from pam_mfa.self_service import desk
 from pam_mfa.self_service.desk import serve_petition
 from pam_mfa.self_service.dialogue import Dialogue
-from pam_mfa.self_service.presence import Presence, find_presence
 from pam_mfa.self_service.protocol import (
     End,
     Operation,
@@ -34,6 +33,8 @@ from pam_mfa.self_service.protocol import (
 )
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.verification import Need, Work
+from pam_mfa.verifier import login_session
+from pam_mfa.verifier.login_session import Presence, find_presence
 from pam_mfa.verifier.packets import Peer
 from pam_mfa.wire import Style
 
@@ -205,8 +206,8 @@ def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "proc/42").mkdir(parents=True)
     (tmp_path / "proc/42/sessionid").write_text("7")
     (tmp_path / "sessions").mkdir()
-    monkeypatch.setattr(presence, "PROCESSES", tmp_path / "proc")
-    monkeypatch.setattr(presence, "SESSIONS", tmp_path / "sessions")
+    monkeypatch.setattr(login_session, "PROCESSES", tmp_path / "proc")
+    monkeypatch.setattr(login_session, "SESSIONS", tmp_path / "sessions")
     return tmp_path
 
 
