@@ -18,6 +18,7 @@ from pam_mfa.devices import (
     Device,
     FidoDevice,
     RecoveryCodes,
+    SshKeyDevice,
     TokenDevice,
     VirtualDevice,
 )
@@ -48,11 +49,15 @@ class Outcome(enum.StrEnum):
 
     CODE = "code"  # a code is asked for, and the user's devices can make it
     TOUCH = "touch"  # a security key has to be touched, and nothing else lets in
+    SSH_KEY = "ssh key"  # an enrolled SSH key has to sign, and nothing else lets in
     REFUSED = "refused"
     NOT_ASKED = "not asked"
     NOT_REFUSED = "not refused"  # report-only: whatever is answered, if anything is asked
     ENROLLS = "enrolls"
     UNKNOWN = "unknown"  # the line is about another root's devices
+
+
+_BINDING = (Outcome.CODE, Outcome.TOUCH, Outcome.SSH_KEY, Outcome.REFUSED)
 
 
 class NextLogin(NamedTuple):
@@ -180,11 +185,14 @@ class _Prophecy(NamedTuple):
         return _End(Outcome.NOT_ASKED, reason, text)
 
     def _verify(self, policy: Policy, types: tuple[str, ...], line: Line, service: str) -> _End:
-        """Say what becomes of a code or a touch."""
+        """Say what becomes of a code, a touch, or a login that an SSH key has signed."""
         devices = [one for one in self.status.devices if is_acceptable(one.device, types)]
-        keys = [one for one in devices if isinstance(one.device, FidoDevice)]
-        makers = [one for one in devices if one not in keys and not one.problem]
-        keys = [] if is_remote(service) else keys
+        keys = [one for one in devices if _counts_as_key(one.device, service, line)]
+        makers = [
+            one
+            for one in devices
+            if not isinstance(one.device, FidoDevice | SshKeyDevice) and not one.problem
+        ]
         reason = find_hindrance(
             self.status.standing,
             is_locked=self.status.locked_until is not None,
@@ -192,11 +200,10 @@ class _Prophecy(NamedTuple):
         )
         ways = [one for one in makers if self._is_way(one, line)]
         if reason is None and (ways or keys):
-            text = f"asks for {_what_is_asked(keys, ways)}"
-            if policy.mode is Mode.REPORT_ONLY:
-                text += f"; whatever comes lets in ({_NOBODY})"
-            return _End(Outcome.CODE if ways else Outcome.TOUCH, None, text)
+            return _ask(policy, service, keys, ways)
         words = self._words(reason) if reason else "no code of theirs can be right any more"
+        if reason is Reason.NO_ACCEPTABLE_DEVICE and devices:
+            words = "no MFA device that counts at this service"
         verdict = apply_mode(policy, Verdict(Result.DENIED, reason))
         if verdict.result is Result.DENIED:
             return _End(Outcome.REFUSED, reason, f"refused: {words}")
@@ -218,6 +225,7 @@ class _Prophecy(NamedTuple):
 
 
 _NOBODY = "report-only: nobody is refused"
+_KEY_FIRST = "if sshd asks for keys before PAM"  # what it is configured to do is not looked at
 _WORDS = {
     Reason.NOT_ENROLLED: "no MFA device, and policy denies users without one",
     Reason.DEVICES_UNREADABLE: "the MFA devices cannot be read",
@@ -226,16 +234,35 @@ _WORDS = {
 }
 
 
-def _what_is_asked(keys: list[DeviceStatus], ways: list[DeviceStatus]) -> str:
-    code = f"a verification code ({name_ways(ways)})"
-    if not keys:
-        return code
-    touch = f"a touch of a security key at this machine ({name_ways(keys)})"
-    return f"{touch}, or {code}" if ways else touch
+def _counts_as_key(device: Device, service: str, line: Line) -> bool:
+    """Whether a key proves something at a service: the laptop's by SSH, another at the machine."""
+    if not is_remote(service):
+        return isinstance(device, FidoDevice)
+    # Where the password is typed with the code, both are asked for whatever has signed.
+    return isinstance(device, SshKeyDevice) and not _forwarded_digits(line)
+
+
+def _ask(policy: Policy, service: str, keys: list[DeviceStatus], ways: list[DeviceStatus]) -> _End:
+    """Say what a user can do at a service; at least one of keys and ways is there."""
+    code = f"asks for a verification code ({name_ways(ways)})"
+    outcome, text = Outcome.CODE, code
+    if keys and is_remote(service):
+        signed = f"where the login is signed by an enrolled SSH key ({name_ways(keys)})"
+        text = (
+            f"{code}; no code {signed}, {_KEY_FIRST}" if ways else f"lets in {signed}, {_KEY_FIRST}"
+        )
+        outcome = outcome if ways else Outcome.SSH_KEY
+    elif keys:
+        touch = f"asks for a touch of a security key at this machine ({name_ways(keys)})"
+        text = f"{touch}, or {code.removeprefix('asks for ')}" if ways else touch
+        outcome = outcome if ways else Outcome.TOUCH
+    if policy.mode is Mode.REPORT_ONLY:
+        text += f"; whatever comes lets in ({_NOBODY})"
+    return _End(outcome, None, text)
 
 
 def name_ways(devices: Iterable[DeviceStatus]) -> str:
-    """Return the devices that make codes, by name, and how many codes are left on paper."""
+    """Return devices by name, and how many codes are left on paper."""
     return ", ".join(_name_way(one.device, one.codes_left) for one in devices)
 
 
@@ -262,7 +289,7 @@ def summarize(logins: Iterable[NextLogin]) -> str:
 
 def _mind_control(end: _End, line: Line, phase: Phase) -> _End:
     """Say where PAM would not heed the module's refusal."""
-    if end.outcome not in (Outcome.CODE, Outcome.TOUCH, Outcome.REFUSED) or phase not in _RESULTS:
+    if end.outcome not in _BINDING or phase not in _RESULTS:
         return end
     if line.is_binding(_RESULTS[phase]):
         return end

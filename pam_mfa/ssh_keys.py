@@ -9,6 +9,7 @@ it certifies.
 import base64
 import binascii
 import hashlib
+import re
 from typing import Final, NamedTuple
 
 from pam_mfa.errors import RefusedError
@@ -22,8 +23,14 @@ _TYPES: Final = {
     "sk-ssh-ed25519-cert-v01@openssh.com": (ED25519, 1, 1),
     "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com": (ECDSA, 1, 2),
 }
+_POINT_BYTES: Final = {ED25519: 32, ECDSA: 65}
+TEXT_MAX: Final = 32768  # characters
 _BLOB_MAX: Final = 16384  # bytes; a certificate with many principals is long
 _LINES_MAX: Final = 16
+_OTHER_TYPE: Final = re.compile(r"(ssh|ecdsa|sk)-[a-z0-9@.-]{1,60}", re.ASCII)
+# Methods of which sshd writes no words that come from outside: other lines, of hostbased and
+# gssapi-with-mic, name users and hosts as the client does.
+_TOLD_BY_SSHD: Final = ("publickey", "password", "keyboard-interactive")
 
 
 class SshKey(NamedTuple):
@@ -39,16 +46,22 @@ class KeyFormatError(ValueError):
 
 
 def parse_key(text: str) -> SshKey:
-    """Read ``TYPE BASE64 [COMMENT]``, a line of a ``.pub`` file.
+    """Read ``TYPE BASE64 [COMMENT]``, the line of a ``.pub`` file.
 
     Raises:
         KeyFormatError: it is no public key of a security key.
     """
+    if len(text) > TEXT_MAX:
+        raise KeyFormatError("it is too long")
+    if len(text.strip().splitlines()) > 1:
+        raise KeyFormatError("it has several lines")
     words = text.split()
     if len(words) < 2:  # noqa: PLR2004 - type and blob
         raise KeyFormatError("it is not 'TYPE BASE64 COMMENT'")
     if words[0] not in _TYPES:
-        raise KeyFormatError(f"'{words[0][:64]}' is no type of key that lives on a security key")
+        # Of somebody else's file, nothing is quoted that may be a secret or drive a terminal.
+        kind = f"'{words[0]}'" if _OTHER_TYPE.fullmatch(words[0]) else "its first word"
+        raise KeyFormatError(f"{kind} is no type of key that lives on a security key")
     try:
         blob = base64.b64decode(words[1], validate=True)
     except (binascii.Error, ValueError) as error:
@@ -60,10 +73,13 @@ def parse_auth_info(text: str) -> tuple[SshKey, ...]:
     """Return the keys of security keys that SSH_AUTH_INFO_0 names, whatever else is in it.
 
     A line a finished method: ``publickey TYPE BASE64``. sshd has checked the signature by each.
+    What comes behind a line with a client's own words is not read: they might hold a line feed.
     """
     found = []
-    for line in text.split("\n")[:_LINES_MAX]:
+    for line in text.split("\n", _LINES_MAX)[:_LINES_MAX]:
         method, _, key = line.partition(" ")
+        if method.partition("/")[0] not in _TOLD_BY_SSHD:
+            break
         if method == "publickey":
             try:
                 found.append(parse_key(key))
@@ -117,6 +133,8 @@ def _parse_blob(kind: str, blob: bytes) -> SshKey:
     curve_and_point = strings[1 + nonces : -1]
     if plain_type == ECDSA and curve_and_point[0] != b"nistp256":
         raise KeyFormatError("its curve is not nistp256")
+    if len(curve_and_point[-1]) != _POINT_BYTES[plain_type]:
+        raise KeyFormatError("its key is not of the length of its type")
     try:
         application = strings[-1].decode("ascii")
     except UnicodeDecodeError as error:

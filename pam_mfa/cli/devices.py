@@ -16,9 +16,8 @@ from pam_mfa.lifecycle import Lifecycle, PendingDevice, refuse_sms
 from pam_mfa.listing import list_row
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 from pam_mfa.self_service.protocol import Operation, Petition
-from pam_mfa.ssh_keys import fingerprint
+from pam_mfa.ssh_keys import TEXT_MAX, fingerprint
 
-_PUBLIC_KEY_MAX = 32768  # characters
 _TRIES = 3  # pairs of codes that are asked for before giving up
 
 
@@ -133,7 +132,7 @@ def recovery(session: Session, user: str) -> None:
 @pass_session
 def ssh_key(session: Session, user: str, *, public_key: TextIO, name: str | None) -> None:
     """Enable an SSH key that lives on a security key, made by ssh-keygen -t ed25519-sk."""
-    text = public_key.read(_PUBLIC_KEY_MAX)  # before root is given up
+    text = public_key.read(TEXT_MAX + 1)  # before root is given up
     session.note_unknown(user)
     device = session.lifecycle.enable_ssh_key(user, text, name)
     click.echo(f"Enabled {device.serial_number} for {user}: {fingerprint(device.key)}.")

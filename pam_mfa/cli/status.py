@@ -35,6 +35,7 @@ _COLUMNS = ("user", "logs in by", "last used", "drift", "codes left", "locked un
 _COLORS = {
     Outcome.CODE: "green",
     Outcome.TOUCH: "green",
+    Outcome.SSH_KEY: "green",
     Outcome.ENROLLS: "yellow",
     Outcome.NOT_REFUSED: "yellow",
     Outcome.REFUSED: "red",

@@ -92,7 +92,8 @@ static void build_request(struct call *call, const char *user)
 	frame_put_text(frame, TAG_RHOST, get_item(pamh, PAM_RHOST));
 	frame_put_text(frame, TAG_RUSER, get_item(pamh, PAM_RUSER));
 	/* The PAM environment, which sshd writes; never the process's, which a user writes. */
-	frame_put_text(frame, TAG_SSH_AUTH_INFO, pam_getenv(pamh, "SSH_AUTH_INFO_0"));
+	if (call->forward_digits == 0)	/* else it asks for the password, too, whatever has signed */
+		frame_put_text(frame, TAG_SSH_AUTH_INFO, pam_getenv(pamh, "SSH_AUTH_INFO_0"));
 	frame_put_text(frame, TAG_SSH_CONNECTION, pam_getenv(pamh, "SSH_CONNECTION"));
 }
 
@@ -121,9 +122,8 @@ static char *converse(struct call *call, int style, const char *text)
 	return answer;
 }
 
-/* forward_pass: the answer is the password with the code typed behind it. The password goes on
- * to the next module as PAM_AUTHTOK, in this process only; what is left is the code. An answer
- * that does not end in a whole code is all password, and the code is then empty. */
+/* forward_pass: the answer is the password with the code behind it. The password goes on to the
+ * next module as PAM_AUTHTOK, in this process only; the code is left, empty if it is not whole. */
 static void split_password(struct call *call, char *answer)
 {
 	size_t length = strlen(answer), digits = call->forward_digits, run = 0;

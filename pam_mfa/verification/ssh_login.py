@@ -14,7 +14,7 @@ from pam_mfa import lockout
 from pam_mfa.audit import Outcome, Reason
 from pam_mfa.devices import SshKeyDevice
 from pam_mfa.ssh_keys import SshKey, fingerprint, parse_auth_info
-from pam_mfa.store import Change, Claim, Known
+from pam_mfa.store import Change, Claim, Known, Standing
 from pam_mfa.verification.needs import Caller, Clock, Commit, Need, Verdict
 from pam_mfa.verification.rules import is_remote
 from pam_mfa.verification.scene import Scene, make_event, refuse
@@ -50,17 +50,24 @@ def _judge(
 ) -> Change:
     now = clock()
     if used is None:
-        change = refuse(scene, now, Reason.SSH_KEY_NOT_ENROLLED, known.lock)
-        detail = ", ".join(map(fingerprint, keys))
-        return change._replace(events=(change.events[0]._replace(detail=detail),))
+        return _refuse_unknown(scene, keys, now, known)
     if lockout.is_locked(known.lock, now):
         return refuse(scene, now, Reason.LOCKED, known.lock, used)
     event = make_event(scene, now, Outcome.SUCCESS, Reason.SSH_KEY_ACCEPTED, used)
-    forgiven = None if known.lock == lockout.LockState() else lockout.LockState()
+    # Wrong codes stay counted: the key is no proof to sudo, so whoever has it could otherwise guess
+    # codes there without end, by logging in anew after every few.
     return Change(
         accepted=True,
         events=(event,),
-        lock=forgiven,
         used_steps={used.serial_number: 0},  # sshd keeps the counter to itself
         used_at=now,
     )
+
+
+def _refuse_unknown(scene: Scene, keys: tuple[SshKey, ...], now: float, known: Known) -> Change:
+    is_unreadable = scene.enrollment.standing is Standing.UNREADABLE
+    reason = Reason.DEVICES_UNREADABLE if is_unreadable else Reason.SSH_KEY_NOT_ENROLLED
+    change = refuse(scene, now, reason, known.lock)
+    event = change.events[0]
+    details = filter(None, (", ".join(map(fingerprint, keys)), event.detail))
+    return change._replace(events=(event._replace(detail="; ".join(details)),))

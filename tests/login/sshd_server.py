@@ -36,14 +36,16 @@ class Sshd:
     `port` is where it listens, `service` its PAM service's name.
     """
 
-    def __init__(self, host: PrivateHost, pam: str, *, config: Sequence[str] = ()) -> None:
+    def __init__(
+        self, host: PrivateHost, pam: str, *, config: Sequence[str] = (), service: str = ""
+    ) -> None:
         """Describe the server; `config` holds lines of sshd_config, Match blocks last."""
         self._host = host
         self._pam = pam
         self._config = tuple(config)
-        self.service = f"sshd-{secrets.token_hex(4)}"
+        self._folder = host.root / f"sshd-{secrets.token_hex(4)}"
+        self.service = service or self._folder.name
         self.port = 0
-        self._folder = host.root / self.service
         self._program = self._folder / self.service
 
     def __enter__(self) -> Self:
@@ -70,11 +72,11 @@ class Sshd:
         """Stop the server; a session still open ends with the private host."""
         self._stop()
 
-    def authorize(self, user: str, key: Path) -> None:
+    def authorize(self, user: str, key: Path, *, options: str = "") -> None:
         """Let `user` authenticate with the private key in `key`, by its .pub file."""
         public_key = key.with_name(f"{key.name}.pub").read_text()
         with (self._authorized_keys / user).open("a") as file:
-            file.write(public_key)
+            file.write(f"{options} {public_key}" if options else public_key)
 
     def log_text(self) -> str:
         """Return sshd's own log; what PAM modules log is in the host's syslog_text()."""

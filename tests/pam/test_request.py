@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from host_program import Login, Status, exact_service, run
+from host_program import Login, Status, exact_service, run, write_service
 from installed import DataRoot
 from lying_verifier import ABORT, ANSWER, DENIED, SUCCESS, Exchange, lying, read_fields, telling
 
@@ -61,6 +61,14 @@ def test_items_are_told(root: DataRoot) -> None:
     assert told[SSH_AUTH_INFO] == b"publickey x"
     assert told[SSH_CONNECTION] == b"192.0.2.1 1 192.0.2.2 22"
     assert told[FLAGS] == PAM_SILENT.to_bytes(4, "big")
+
+
+def test_signature_is_not_told_where_the_password_is_typed_too(root: DataRoot) -> None:
+    """With forward_pass the question is the password's as well: no signature may spare it."""
+    write_service(root, "joined", f"auth required {root.module} forward_pass")
+    options = ["SSH_AUTH_INFO_0=publickey x", "SSH_CONNECTION=192.0.2.1 1 192.0.2.2 22"]
+    told = request_of(Login(root, "nobody", "joined", options=options))
+    assert (SSH_AUTH_INFO in told, SSH_CONNECTION in told) == (False, True)
 
 
 def test_process_environment_is_not_told(root: DataRoot) -> None:

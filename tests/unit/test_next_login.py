@@ -193,12 +193,12 @@ def test_question_comes_true(host: Host) -> None:
 
 
 def test_every_outcome_is_among_the_cases(tmp_path: Path) -> None:
-    """The cases above lead to every outcome that a root without security keys has."""
+    """The cases above lead to every outcome that a root without keys has."""
     hosts = [Host(tmp_path / str(n), case) for n, case in enumerate(CASES)]
     outcomes = {host.foresee().outcome for host in hosts}
     for host in hosts:
         host.store.close()
-    assert set(Outcome) - {Outcome.UNKNOWN, Outcome.TOUCH} == outcomes
+    assert set(Outcome) - {Outcome.UNKNOWN, Outcome.TOUCH, Outcome.SSH_KEY} == outcomes
 
 
 def test_reason_is_recorded(host: Host) -> None:
@@ -319,7 +319,7 @@ PHONE = DeviceStatus(make_device(), None, 0, None)
     ("devices", "name", "outcome", "text"),
     [
         ((KEY,), "sudo", Outcome.TOUCH, f"asks for {TOUCH}"),
-        ((KEY,), "sshd", Outcome.REFUSED, "refused: no MFA device of a type that policy accepts"),
+        ((KEY,), "sshd", Outcome.REFUSED, "refused: no MFA device that counts at this service"),
         ((KEY, PHONE), "sudo", Outcome.CODE,
          f"asks for {TOUCH}, or a verification code (phone)"),
         ((KEY, PHONE), "sshd", Outcome.CODE, ASKS),
