@@ -157,12 +157,12 @@ def test_confinement(product: Product, secret: str) -> None:
         fields = {line.split(":")[0]: line.split()[1:] for line in status.splitlines()}
         assert (fields["Uid"], int(fields["CapBnd"][0], 16)) == ([service_user] * 4, 0)
         assert (fields["NoNewPrivs"], fields["Seccomp"]) == (["1"], ["2"])
+        assert guest.output(f"ls -A {process}/root/home") == ""
+        assert "vda" not in guest.output(f"ls {process}/root/dev")
     shown = guest.output(f"systemctl show -p RestrictAddressFamilies -p IPAddressDeny {SERVICE}")
     limits = dict(each.split("=", 1) for each in shown.splitlines())
     assert set(limits["RestrictAddressFamilies"].split()) == {"AF_UNIX", "AF_NETLINK"}
     assert set(limits["IPAddressDeny"].split()) == {"0.0.0.0/0", "::/0"}
-        assert guest.output(f"ls -A {process}/root/home") == ""
-        assert "vda" not in guest.output(f"ls {process}/root/dev")
 
 
 def test_mistake_in_the_policy_is_in_the_journal(product: Product, secret: str) -> None:
