@@ -39,7 +39,10 @@ from pam_mfa.wire import Phase, Result
 
 MODULE = "pam_mfa.so"
 # Ways into a host that are worth a word where they ask for no code.
-WELL_KNOWN = ("gdm-password", "lightdm", "login", "sddm", "sshd", "su", "sudo", "xrdp-sesman")
+WELL_KNOWN = (
+    "gdm-password", "lightdm", "login", "sddm", "sshd", "su", "su-l", "sudo", "sudo-i",
+    "xrdp-sesman",
+)  # fmt: skip
 _PHASES = (Phase.AUTH, Phase.ACCOUNT, Phase.SESSION)
 _RESULTS = {Phase.AUTH: "auth_err", Phase.ACCOUNT: "perm_denied"}  # of pam_mfa.so, refusing
 

@@ -11,6 +11,7 @@ import segno
 
 from pam_mfa import oath
 from pam_mfa.cli.session import Session, json_option, pass_session, read_secret, show
+from pam_mfa.devices import RecoveryCodes
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Lifecycle, PendingDevice, refuse_sms
 from pam_mfa.listing import list_row
@@ -113,10 +114,13 @@ def recovery(session: Session, user: str) -> None:
         return
     lifecycle = session.lifecycle
     session.note_unknown(user)
+    had = any(isinstance(one, RecoveryCodes) for one in lifecycle.list_devices(user))
     codes = lifecycle.enable_recovery(user)
     click.echo(f"Recovery codes of {user}, each good once. Print them; they are not shown again.\n")
     for code in codes:
         click.echo(f"  {code}")
+    if had:
+        click.echo("\nThe codes that were made before are void from now on.")
 
 
 @enable.command(name="ssh-key")
