@@ -21,7 +21,7 @@ from pam_mfa.errors import AuditError
 
 _TEXT_MAX = 128  # characters of a text that the caller chose: a record must stay short
 _OWN_TEXT_MAX = 1024  # of a text that we chose
-_OWN_TEXTS = frozenset(("user", "detail"))  # names of accounts, and our own sentences
+_OWN_TEXTS = frozenset(("user", "rule", "detail"))  # names of accounts, and our own sentences
 _END_BYTES = 1 << 21  # of a log's end, where records of late are found again
 _LAST_LINE_BYTES = 1 << 16
 _FORBIDDEN = 0o007  # nobody outside the log's group reads or writes it
@@ -69,6 +69,8 @@ class Reason(enum.StrEnum):
     DEVICES_UNREADABLE = "devices_unreadable"
     UNENROLLED_ALLOWED = "unenrolled_allowed"
     ENROLLMENT_DUE = "enrollment_due"
+    DENIED_BY_RULE = "denied_by_rule"
+    SKIPPED_BY_RULE = "skipped_by_rule"
     REQUESTED = "requested"
     PASSWORD_REFUSED = "password_refused"  # noqa: S105 - a reason, not a password
     NOT_ALLOWED = "not_allowed"
@@ -111,6 +113,7 @@ class Event(NamedTuple):
     device: DeviceField | None = None
     sign_count: int | None = None  # of a security key's assertion
     mode: str = ""
+    rule: str = ""  # of the policy, that decided; "": its defaults
     caller_uid: int | None = None  # of the process that asked, by the kernel's word
     caller_pid: int | None = None
     login_uid: int | None = None  # who acts, for what is done on the command line

@@ -14,7 +14,7 @@ import yaml
 
 from pam_mfa.errors import DocumentError
 
-SIZE_MAX = 65536  # bytes
+SIZE_MAX = 65536  # bytes, where nothing else is said
 NUMBER_MAX = 2**63  # whole numbers beyond are no setting, and thousands of digits an attack
 DEPTH_MAX = 20  # levels of nesting; a policy has five
 _TEXT = "tag:yaml.org,2002:str"
@@ -71,10 +71,15 @@ class Section:
         Raises:
             DocumentError: a key is unknown.
         """
+        for error in self.unknown_keys(known):
+            raise error
+
+    def unknown_keys(self, known: Collection[str]) -> Iterator[DocumentError]:
+        """Go through the errors for keys that are not among the known ones."""
         for key in self._values:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
-                raise self.error(
+                yield self.error(
                     key,
                     "is not a known key",
                     f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(known))}.",
@@ -216,18 +221,19 @@ class _Reader:
         return value
 
 
-def parse_document(data: bytes, source: str) -> Section:
+def parse_document(data: bytes, source: str, size_max: int = SIZE_MAX) -> Section:
     """Read one YAML document whose top is a mapping.
 
     Args:
-        data: the file's bytes, at most ``SIZE_MAX``.
+        data: the file's bytes.
         source: the file's name, for messages.
+        size_max: how many bytes it may have.
 
     Raises:
         DocumentError: it is too long, not UTF-8, not YAML, or refused for one of the reasons above.
     """
-    if len(data) > SIZE_MAX:
-        raise DocumentError(f"{source} has {len(data)} bytes, more than {SIZE_MAX}")
+    if len(data) > size_max:
+        raise DocumentError(f"{source} has {len(data)} bytes, more than {size_max}")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -9,7 +9,7 @@ login come so far, nobody can foresee.
 
 import datetime
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from pam_mfa.audit import Reason
@@ -25,7 +25,17 @@ from pam_mfa.devices import (
 from pam_mfa.enrolling import find_refusal
 from pam_mfa.lifecycle import DeviceStatus, UserStatus
 from pam_mfa.pam_services import Line, Service
-from pam_mfa.policy import Action, Mode, Policy, asks_everyone, decide
+from pam_mfa.policy import (
+    Action,
+    Context,
+    Decision,
+    Mode,
+    Policy,
+    UnknownGroupsError,
+    asks_everyone,
+    decide,
+)
+from pam_mfa.policy.explaining import is_open
 from pam_mfa.store import Standing
 from pam_mfa.verification import Verdict
 from pam_mfa.verification.rules import (
@@ -72,12 +82,22 @@ class NextLogin(NamedTuple):
     text: str  # a sentence's second half, behind the service's name
 
 
+def _know_no_groups(user: str) -> frozenset[str] | None:
+    del user
+    return None
+
+
 class Situation(NamedTuple):
     """What the next login depends on, besides the service."""
 
     policy: Policy | None  # None: there is none that can be used
     root: str  # of the devices: a line of pam_mfa.so may name another one
     now: datetime.datetime  # UTC
+    tty: str = ""
+    rhost: str = ""
+    # Those of the policy's groups that a user is in; asked for only where a rule depends on them.
+    find_groups: Callable[[str], frozenset[str] | None] = _know_no_groups
+    is_definite: bool = False  # whether terminal, remote host and time are the login's own
 
 
 def is_relevant(service: Service) -> bool:
@@ -107,6 +127,19 @@ class _End(NamedTuple):
     outcome: Outcome
     reason: Reason | None
     text: str
+
+
+class _Where(NamedTuple):
+    """One phase of a login by a service."""
+
+    service: str
+    phase: Phase
+    lines: dict[Phase, Line]
+
+    @property
+    def line(self) -> Line:
+        """The phase's line of pam_mfa.so."""
+        return self.lines[self.phase]
 
 
 class _Prophecy(NamedTuple):
@@ -140,7 +173,7 @@ class _Prophecy(NamedTuple):
         if self.situation.policy is None:
             return _End(Outcome.REFUSED, None, "refused: there is no usable policy")
         for phase, line in lines.items():
-            end = self._end_of_phase(self.situation.policy, phase, lines, service)
+            end = self._end_of_phase(self.situation.policy, _Where(service, phase, lines))
             if end is not None:
                 return _mind_control(end, line, phase)
         where = ", ".join(phase.name.lower() for phase in lines)
@@ -149,19 +182,57 @@ class _Prophecy(NamedTuple):
             return _End(Outcome.NOT_ASKED, None, text)
         return _End(Outcome.NOT_ASKED, None, "not asked")
 
-    def _end_of_phase(
-        self, policy: Policy, phase: Phase, lines: dict[Phase, Line], service: str
-    ) -> _End | None:
+    def _end_of_phase(self, policy: Policy, where: _Where) -> _End | None:
         """Say how a login ends in a phase; None: it goes on as if the module were not there."""
-        decision = decide(policy, phase)
+        try:
+            context, decision = self._decide(policy, where.phase, where.service)
+        except UnknownGroupsError as error:
+            return _End(Outcome.REFUSED, None, f"refused: {error}")
+        policy = policy._replace(mode=decision.mode)
+        end = self._end_of_decision(policy, decision, where)
+        if end is None:
+            return None
+        if decision.rule:
+            end = end._replace(text=f"{end.text} (rule '{decision.rule}')")
+        if not self.situation.is_definite and is_open(policy, context):
+            end = end._replace(text=f"{end.text}{_OPEN}")
+        return end
+
+    def _decide(self, policy: Policy, phase: Phase, service: str) -> tuple[Context, Decision]:
+        """Decide what a login by a service would have to do.
+
+        Raises:
+            UnknownGroupsError: it depends on the user's groups, and they are not to be had.
+        """
+        situation, user = self.situation, self.status.user
+        at = situation.now.timestamp()
+        context = Context(phase, user, service, situation.tty, situation.rhost, at=at)
+        try:
+            return context, decide(policy, context)
+        except UnknownGroupsError:
+            context = context._replace(groups=situation.find_groups(user))
+            return context, decide(policy, context)
+
+    def _end_of_decision(  # noqa: PLR0911 - one for each action
+        self, policy: Policy, decision: Decision, where: _Where
+    ) -> _End | None:
         if decision.action is Action.ENROLL:
             return self._enroll()
         if decision.action is Action.NOTHING:
             return None
+        if decision.action is Action.SKIP:
+            return _End(Outcome.NOT_ASKED, Reason.SKIPPED_BY_RULE, "not asked")
+        if decision.action is Action.DENY:
+            reason, words = Reason.DENIED_BY_RULE, self._words(Reason.DENIED_BY_RULE)
+            if policy.mode is Mode.REPORT_ONLY:
+                text = f"not asked; it would be refused: {words} ({_NOBODY})"
+                return _End(Outcome.NOT_REFUSED, reason, text)
+            told = f", with the words: {decision.message}" if decision.message else ""
+            return _End(Outcome.REFUSED, reason, f"refused: {words}{told}")
         if self.status.standing is Standing.NOT_ENROLLED and not asks_everyone(policy):
             reason, result = judge_unenrolled(policy, has_account=self.has_account)
-            return self._pass_unasked(policy, reason, result, lines)
-        return self._verify(policy, decision.devices, lines[phase], service)
+            return self._pass_unasked(policy, reason, result, where)
+        return self._verify(policy, decision.devices, where)
 
     def _enroll(self) -> _End | None:
         if self.status.standing is Standing.ENROLLED:
@@ -172,25 +243,28 @@ class _Prophecy(NamedTuple):
         return _End(Outcome.ENROLLS, None, "enrolls a device first (account phase)")
 
     def _pass_unasked(
-        self, policy: Policy, reason: Reason, result: Result, lines: dict[Phase, Line]
+        self, policy: Policy, reason: Reason, result: Result, where: _Where
     ) -> _End | None:
         if result is Result.DENIED:
             return _End(Outcome.REFUSED, reason, f"refused: {self._words(reason)}")
         if reason is Reason.UNENROLLED_ALLOWED:
             text = "not asked: no MFA device, and policy allows users without one"
         elif reason is Reason.ENROLLMENT_DUE:
-            if Phase.ACCOUNT in lines and decide(policy, Phase.ACCOUNT).action is Action.ENROLL:
-                return None  # what the account phase does, comes next
+            if Phase.ACCOUNT in where.lines:
+                _, decision = self._decide(policy, Phase.ACCOUNT, where.service)
+                if decision.action is Action.ENROLL:
+                    return None  # what the account phase does, comes next
             text = f"not asked: policy says enroll, and {MODULE} is not in its account phase"
         else:
             text = f"not asked; it would be refused: {self._words(reason)} ({_NOBODY})"
             return _End(Outcome.NOT_REFUSED, reason, text)
         return _End(Outcome.NOT_ASKED, reason, text)
 
-    def _verify(self, policy: Policy, types: tuple[str, ...], line: Line, service: str) -> _End:
+    def _verify(self, policy: Policy, types: tuple[str, ...], where: _Where) -> _End:
         """Say what becomes of a code, a touch, or a login that an SSH key has signed."""
         devices = [one for one in self.status.devices if is_acceptable(one.device, types)]
-        keys = [one for one in devices if _counts_as_key(one.device, service, line)]
+        is_elsewhere = bool(self.situation.rhost) or is_remote(where.service)
+        keys = [one for one in devices if _counts_as_key(one.device, where, is_elsewhere)]
         makers = [
             one
             for one in devices
@@ -201,9 +275,9 @@ class _Prophecy(NamedTuple):
             is_locked=self.status.locked_until is not None,
             can_be_right=bool(makers or keys),
         )
-        ways = [one for one in makers if self._is_way(one, line)]
+        ways = [one for one in makers if self._is_way(one, where.line)]
         if reason is None and (ways or keys):
-            return _ask(policy, service, keys, ways)
+            return _ask(policy, where.service, keys, ways)
         words = self._words(reason) if reason else "no code of theirs can be right any more"
         if reason is Reason.NO_ACCEPTABLE_DEVICE and devices:
             words = "no MFA device that counts at this service"
@@ -227,22 +301,25 @@ class _Prophecy(NamedTuple):
         return _WORDS.get(reason, reason.value)
 
 
+_OPEN = "; by where from, which terminal and when, it may be otherwise: pam-mfa policy explain"
 _NOBODY = "report-only: nobody is refused"
 _KEY_FIRST = "if sshd asks for keys before PAM"  # what it is configured to do is not looked at
 _WORDS = {
     Reason.NOT_ENROLLED: "no MFA device, and policy denies users without one",
     Reason.DEVICES_UNREADABLE: "the MFA devices cannot be read",
     Reason.NO_ACCEPTABLE_DEVICE: "no MFA device of a type that policy accepts",
+    Reason.DENIED_BY_RULE: "a rule of policy denies it",
     Reason.ENROLLMENT_DUE: "no MFA device, and no account that could enroll one",
 }
 
 
-def _counts_as_key(device: Device, service: str, line: Line) -> bool:
+def _counts_as_key(device: Device, where: _Where, is_elsewhere: bool) -> bool:  # noqa: FBT001
     """Whether a key proves something at a service: the laptop's by SSH, another at the machine."""
-    if not is_remote(service):
+    if not is_elsewhere:
         return isinstance(device, FidoDevice)
     # Where the password is typed with the code, both are asked for whatever has signed.
-    return isinstance(device, SshKeyDevice) and not _forwarded_digits(line)
+    is_signed = is_remote(where.service) and not _forwarded_digits(where.line)
+    return isinstance(device, SshKeyDevice) and is_signed
 
 
 def _ask(policy: Policy, service: str, keys: list[DeviceStatus], ways: list[DeviceStatus]) -> _End:

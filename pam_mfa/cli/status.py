@@ -17,6 +17,7 @@ from pam_mfa.cli.session import Session, json_option, pass_session, print_json
 from pam_mfa.devices import require_user
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.host import Accounts, read_services
+from pam_mfa.host_groups import group_finder
 from pam_mfa.listing import status_row
 from pam_mfa.next_login import (
     NextLogin,
@@ -101,7 +102,10 @@ def _look_around(session: Session) -> _Surroundings:
         click.echo(f"Note: {error}.", err=True)
     now = datetime.datetime.now(datetime.UTC)
     services = [service for service in read_services(root) if is_relevant(service)]
-    return _Surroundings(services, Situation(policy, str(root), now))
+    situation = Situation(
+        policy, str(root), now, find_groups=group_finder(policy.groups if policy else ())
+    )
+    return _Surroundings(services, situation)
 
 
 def _row(person: Person, surroundings: _Surroundings) -> Row:

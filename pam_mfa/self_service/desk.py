@@ -37,7 +37,7 @@ from pam_mfa.lifecycle import (
 )
 from pam_mfa.listing import list_row, status_row
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
-from pam_mfa.policy import Mode, Policy, Unenrolled
+from pam_mfa.policy import Effect, Mode, Policy, Unenrolled
 from pam_mfa.self_service.dialogue import Dialogue
 from pam_mfa.self_service.protocol import (
     Operation,
@@ -280,7 +280,11 @@ def _verify(case: _Case) -> _Proof:
         uid=case.peer.uid,
     )
     # Whatever logins may do: an attempt that policy would only report is no verification here.
-    policy = case.policy._replace(mode=Mode.ENFORCE, unenrolled=Unenrolled.DENY)
+    # Nor does a rule that lets them by; those that deny or require more hold here too.
+    rules = tuple(
+        rule._replace(mode=None) for rule in case.policy.rules if rule.effect is not Effect.SKIP
+    )
+    policy = case.policy._replace(mode=Mode.ENFORCE, unenrolled=Unenrolled.DENY, rules=rules)
     caller = Caller(case.peer.pid, case.peer.uid, may_verify=True)
     # A key in this machine proves nothing of who comes from another one, and is not offered there.
     is_here = case.presence is Presence.LOCAL

@@ -17,7 +17,7 @@ from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError, WireError
 from pam_mfa.store import Change, Store
-from pam_mfa.verification import Ask, Commit, Need, Tell, Work
+from pam_mfa.verification import Ask, Commit, Listen, Need, Tell, Work
 from pam_mfa.wire import Style
 
 _Result = TypeVar("_Result")
@@ -119,7 +119,7 @@ class Dialogue:
                 changes.append(reply)
             elif isinstance(need, Work):
                 reply = self._work(need)
-            else:
+            elif isinstance(need, Listen):
                 reply = self.listen()
 
     def _work(self, need: Work) -> object:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pam_mfa.audit import Reason
+from pam_mfa.errors import BrokenSystemError
 from pam_mfa.store import Claim
 from pam_mfa.wire import Result
 
@@ -44,6 +45,12 @@ class Tell(NamedTuple):
     text: str
 
 
+class Complain(NamedTuple):
+    """Needs the system log told what is broken, where an attempt goes on all the same."""
+
+    error: BrokenSystemError
+
+
 class Listen(NamedTuple):
     """Needs the answer; sent the text, or the Reason why there is none."""
 
@@ -71,6 +78,6 @@ class Verdict(NamedTuple):
     reason: Reason | None = None
 
 
-Need = Ask | Tell | Listen | Commit | Work
+Need = Ask | Tell | Complain | Listen | Commit | Work
 Attempt = Generator[Need, Any, Verdict]
 Clock = Callable[[], float]  # seconds since the epoch

@@ -12,7 +12,7 @@ from pam_mfa.devices import Bypass, Device
 from pam_mfa.policy import Mode, Policy, Unenrolled
 from pam_mfa.store import Standing
 from pam_mfa.verification.needs import Verdict
-from pam_mfa.wire import Result
+from pam_mfa.wire import Request, Result
 
 _REMOTE_SERVICES = ("sshd",)
 
@@ -20,6 +20,11 @@ _REMOTE_SERVICES = ("sshd",)
 def is_remote(service: str) -> bool:
     """Whether whoever logs in by a service is never at this machine."""
     return service in _REMOTE_SERVICES
+
+
+def is_local(request: Request) -> bool:
+    """Whether the person may be at this machine; who is not, is not asked for a key in it."""
+    return not (request.rhost or request.ssh_connection or is_remote(request.service))
 
 
 def is_acceptable(device: Device, types: Collection[str]) -> bool:

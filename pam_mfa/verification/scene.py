@@ -11,19 +11,24 @@ from pam_mfa.store import Change, Claim, Enrollment, Standing, Store
 from pam_mfa.verification.needs import Attempt, Caller, Clock, Commit, Verdict
 from pam_mfa.wire import Request, Result
 
+_SKIPS = (Reason.UNENROLLED_ALLOWED, Reason.ENROLLMENT_DUE, Reason.SKIPPED_BY_RULE)
+
 
 class Scene(NamedTuple):
     """Who asks for whom, under which policy."""
 
     request: Request
     caller: Caller
-    policy: Policy
+    policy: Policy  # as it is for this attempt: with the mode of the rule that decided
     enrollment: Enrollment
     shown_user: str  # "" for a name that no account has
     pseudonym: str  # "" for a name that one has
+    rule: str = ""  # that decided; "": the policy's defaults
 
 
-def set_scene(request: Request, caller: Caller, policy: Policy, store: Store) -> Scene:
+def set_scene(
+    request: Request, caller: Caller, policy: Policy, store: Store, rule: str = ""
+) -> Scene:
     """Look the user up."""
     enrollment = store.read_enrollment(request.user)
     is_known = request.uid is not None or enrollment.standing is not Standing.NOT_ENROLLED
@@ -34,6 +39,7 @@ def set_scene(request: Request, caller: Caller, policy: Policy, store: Store) ->
         enrollment=enrollment,
         shown_user=request.user if is_known else "",
         pseudonym="" if is_known else store.pseudonym(request.user),
+        rule=rule,
     )
 
 
@@ -56,6 +62,7 @@ def make_event(
         ruser=request.ruser,
         device=DeviceField(device.serial_number, device.type, device.name) if device else None,
         mode=scene.policy.mode.value,
+        rule=scene.rule,
         caller_uid=scene.caller.uid,
         caller_pid=scene.caller.pid,
         detail=scene.enrollment.problem,
@@ -78,7 +85,7 @@ def refuse(
 
 def record(scene: Scene, clock: Clock, reason: Reason, result: Result) -> Attempt:
     """Record an end that nothing was proven at, and return its verdict."""
-    is_skip = reason in (Reason.UNENROLLED_ALLOWED, Reason.ENROLLMENT_DUE)
+    is_skip = reason in _SKIPS
     event = make_event(scene, clock(), Outcome.SUCCESS if is_skip else Outcome.DENIED, reason)
     if is_skip:
         event = event._replace(name=EventName.SKIP_MFA)

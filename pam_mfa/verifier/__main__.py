@@ -71,7 +71,8 @@ def _run(arguments: list[str]) -> int:
 
 def _open_services(layout: Layout, *, is_daemon: bool) -> Services:
     drop_privileges()
-    store = EmbeddedStore(layout, is_patient=is_daemon)
+    # On demand it is opened when it is needed: a rule that skips needs none.
+    store = EmbeddedStore(layout, is_patient=True)
     if is_daemon:
         try:
             store.open()

@@ -13,19 +13,22 @@ from typing import Any, NamedTuple
 from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
-from pam_mfa.policy import Action, Policy, decide
+from pam_mfa.policy import Action, Policy
 from pam_mfa.store import Store
 from pam_mfa.verification import (
     Ask,
     Attempt,
     Caller,
+    Charge,
     Clock,
     Commit,
+    Complain,
     Listen,
     Machine,
     Tell,
     Work,
-    attempt,
+    carry_out,
+    find_decision,
 )
 from pam_mfa.verifier.journal import tell_failure
 from pam_mfa.verifier.packets import Peer
@@ -82,21 +85,26 @@ def converse(request: Request, peer: Peer, services: Services) -> Conversation:
 
 
 def _choose(request: Request, caller: Caller, policy: Policy, services: Services) -> Attempt:
-    if decide(policy, request.phase).action is Action.ENROLL:
+    decision = yield from find_decision(request, policy, services.clock)
+    if decision.action is Action.ENROLL:
         from pam_mfa.enrolling import enroll  # noqa: PLC0415 - not what a login needs
         from pam_mfa.store.embedded import EmbeddedStore  # noqa: PLC0415
 
         if not isinstance(services.store, EmbeddedStore):
             raise BrokenSystemError("this store cannot take a device at a login")
-        return enroll(request, caller, services.store, services.clock)
-    return attempt(request, caller, policy, services.store, services.clock, services.machine)
+        return (yield from enroll(request, caller, services.store, services.clock))
+    charge = Charge(request, caller, policy, decision)
+    return (yield from carry_out(charge, services.store, services.clock, services.machine))
 
 
 def _carry(running: Attempt, nonce: bytes) -> Generator[Step, Any, Result]:
     reply: object = None
     while True:
         try:
-            need = running.send(reply)
+            if isinstance(reply, BrokenSystemError):
+                need = running.throw(reply)
+            else:
+                need = running.send(reply)
         except StopIteration as end:
             result: Result = end.value.result
             return result
@@ -110,8 +118,14 @@ def _carry(running: Attempt, nonce: bytes) -> Generator[Step, Any, Result]:
         elif isinstance(need, Listen):
             packet = yield Receive()
             reply = packet if isinstance(packet, Reason) else _read_answer(packet, nonce)
+        elif isinstance(need, Complain):
+            tell_failure(need.error)
+            reply = None
         else:
-            reply = yield need
+            try:
+                reply = yield need
+            except BrokenSystemError as error:  # for the attempt, which mostly ends by it
+                reply = error
 
 
 def _read_answer(packet: bytes, nonce: bytes) -> str | Reason:

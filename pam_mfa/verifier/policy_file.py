@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy file, read again when it changes; a broken new one keeps the old one, loudly."""
+"""The policy file, read again when it changes; a broken new one keeps the old one, loudly.
+
+So are the fragments of a directory that it includes.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from pam_mfa.errors import DocumentError, PolicyError, UnsafeFileError
 from pam_mfa.policy import Policy
-from pam_mfa.store.policies import read_policy
+from pam_mfa.store.policies import Marks, PolicySource
 
 
 class PolicyFile:
@@ -14,10 +17,10 @@ class PolicyFile:
 
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
         """Take the path and where to tell of a broken or changed file; nothing is read yet."""
-        self._path = path
+        self._source = PolicySource(path)
         self._tell = tell
         self._policy: Policy | None = None
-        self._seen: tuple[int, ...] = ()
+        self._seen: Marks = ()
 
     def current(self) -> Policy:
         """Return the policy in force, after a look at whether its file has changed.
@@ -25,33 +28,28 @@ class PolicyFile:
         Raises:
             PolicyError: there has been none that can be used, so nothing can be decided.
         """
-        seen = self._look()
+        seen = self._source.look()
         if seen != self._seen:
-            self._seen = seen
+            self._source.marks = seen[1:]
             self._reload()
+            # As they looked before they were read: a change meanwhile is noticed next time.
+            self._seen = (seen[0], *self._source.marks)
         if self._policy is None:
             raise PolicyError(
-                f"there is no usable policy at {self._path}, so every login is refused",
+                f"there is no usable policy at {self._source.path}, so every login is refused",
                 hint="See: pam-mfa policy check",
             )
         return self._policy
 
-    def _look(self) -> tuple[int, ...]:
-        try:
-            about = self._path.lstat()
-        except OSError as error:
-            return (error.errno or -1,)
-        return (about.st_mtime_ns, about.st_ino, about.st_size, about.st_mode, about.st_uid)
-
     def _reload(self) -> None:
         had_one = self._policy is not None
         try:
-            self._policy = read_policy(self._path)
+            self._policy = self._source.read()
         except (DocumentError, UnsafeFileError) as error:
             self._tell_broken(f"{error}. {error.hint}" if error.hint else str(error))
         else:
             if had_one:
-                self._tell(f"the policy {self._path} was read again and is in force")
+                self._tell(f"the policy {self._source.path} was read again and is in force")
 
     def _tell_broken(self, what: str) -> None:
         kept = "the policy read before stays in force" if self._policy else "every login is refused"

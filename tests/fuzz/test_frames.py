@@ -27,6 +27,16 @@ NATIVE = REPOSITORY / "pam_mfa/native"
 TAG_LAST = 12
 NONCE = bytes(range(16))
 POLICY = (REPOSITORY / "config/policy.yaml").read_bytes()
+RULES = b"""\
+version: 1
+rules:
+  - {name: a, match: {service: [login], user: [root], tty: [tty1, local]}, then: skip}
+  - {name: b, match: {from: ["::ffff:10.0.0.0/104", "fd00::/8"]}, then: deny, message: No.}
+  - name: c
+    match: {not_from: [192.0.2.7], group: [wheel], weekday: [mon], time: "22:00-06:00", zone: UTC}
+    require: [fido, ssh-key]
+    mode: report-only
+"""
 DEVICES = format_devices(
     "alice",
     [
@@ -144,6 +154,7 @@ def test_request_comes_through_whole(
 READERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "document": (lambda data: parse_document(data, "fuzz"), POLICY),
     "policy": (lambda data: parse_policy(data, "fuzz"), POLICY),
+    "rules": (lambda data: parse_policy(data, "fuzz"), RULES),
     "devices": (lambda data: parse_devices(data, "fuzz", "alice"), DEVICES),
 }
 

@@ -18,7 +18,7 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 FLOORS = (
     ("", "errors", "secret"),
     ("document", "oath", "wire", "pam", "ssh_keys", "pam_services"),
-    ("hardware", "host"),
+    ("hardware", "host", "host_groups"),
     ("tokens",),
     ("pskc", "token_csv"),
     ("lockout",),
@@ -32,7 +32,8 @@ FLOORS = (
     ("paper_enabling", "key_enabling", "ssh_key_enabling"),
     ("lifecycle",),
     ("enrolling", "key_enrolling", "token_stock", "listing", "census", "importing"),
-    ("next_login", "report"),
+    ("next_login", "report", "would_refuse"),
+    ("explanation",),
     ("verifier",),
     ("self_service",),
     ("cli",),
@@ -138,6 +139,15 @@ def test_login_loads_no_listings() -> None:
     loaded = set(loaded_by("import pam_mfa.verifier.__main__, pam_mfa.verifier.once"))
     rooms = ("census", "host", "lifecycle", "listing", "next_login", "pam_services", "report")
     assert set() == {f"pam_mfa.{room}" for room in rooms} & loaded
+
+
+def test_policy_without_rules_loads_none() -> None:
+    """Rules, and what they match by, cost a login on demand nothing where policy has none."""
+    parts = ("rules", "conditions", "networks", "checking", "explaining")
+    heavy = {"zoneinfo", *(f"pam_mfa.policy.{part}" for part in parts)}
+    read = "from pam_mfa.policy import parse_policy; parse_policy(b'version: 1', 'p')"
+    start = "import pam_mfa.verifier.__main__, pam_mfa.verifier.once"
+    assert set() == heavy & set(loaded_by(f"{start}\n{read}"))
 
 
 def test_only_one_room_opens_devices() -> None:

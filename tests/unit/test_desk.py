@@ -234,6 +234,23 @@ def test_without_the_device(host: Host, petition: Petitioner, code: str | None) 
     assert {"VerifyMfa"} == {name for name, _, _ in host.refusals()}
 
 
+@pytest.mark.parametrize(
+    "rule",
+    ["then: skip", "then: deny, mode: report-only", "require: [virtual], mode: report-only"],
+)
+def test_no_rule_lets_by(host: Host, petition: Petitioner, rule: str) -> None:
+    """A rule that lets logins by is no verification here: a wrong code enables nothing."""
+    host.enable()
+    host.allow(f"{ALLOWED}\nrules:\n  - {{name: r, match: {{}}, {rule}}}\n")
+    wrong = next(
+        f"{n:06}" for n in range(4) if f"{n:06}" not in map(host.code, (-1, 0, 1))
+    )  # fmt: skip
+    with contextlib.suppress(OSError):  # hung up
+        talk = petition(*new_phone(host, verification=wrong))
+        assert "secret key" not in talk.shown
+    assert ["phone"] == host.names()
+
+
 @pytest.mark.parametrize("password", ["wrong", "", None])
 def test_wrong_password(host: Host, petition: Petitioner, password: str | None) -> None:
     """Whoever does not know the password gets no further, and that is recorded."""

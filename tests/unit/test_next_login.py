@@ -23,7 +23,7 @@ from pam_mfa.next_login import (
     summarize,
 )
 from pam_mfa.pam_services import Service, parse_service
-from pam_mfa.policy import Action, Mode, Policy, Unenrolled, decide
+from pam_mfa.policy import Action, Context, Mode, Policy, Rule, Unenrolled, decide, parse_policy
 from pam_mfa.store import Standing
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.verification import PROMPT, Ask, Attempt, Caller, Commit, Listen, attempt
@@ -48,6 +48,13 @@ def service(*lines: str, name: str = "sshd") -> Service:
 BOTH = service("auth required pam_mfa.so", "account required pam_mfa.so")
 
 
+def read_rules(*rules: str) -> tuple[Rule, ...]:
+    """Return rules, each given by what stands behind its name."""
+    lines = [f"  - {{name: r{number}, {rule}}}" for number, rule in enumerate(rules)]
+    text = "\n".join(["version: 1", "rules:", *lines])
+    return parse_policy(text.encode(), "p").rules
+
+
 class Case(NamedTuple):
     """A user under a policy."""
 
@@ -55,15 +62,30 @@ class Case(NamedTuple):
     unenrolled: Unenrolled
     kind: str
     has_account: bool
+    rule: str = ""
 
     @property
     def policy(self) -> Policy:
         """The policy; of a type that the user has not, for one kind."""
         types = ("token",) if self.kind == "type" else ("virtual", "token", "recovery")
-        return Policy(self.mode, types, self.unenrolled, prompts=1)
+        rules = read_rules(f"match: {{user: [alice]}}, {self.rule}") if self.rule else ()
+        return Policy(self.mode, types, self.unenrolled, prompts=1, rules=rules)
+
+    @property
+    def is_enforced(self) -> bool:
+        """Whether a denial is one."""
+        return self.mode is Mode.ENFORCE and "report-only" not in self.rule
 
 
-CASES = [Case(*values) for values in itertools.product(Mode, Unenrolled, KINDS, (True, False))]
+RULES = (
+    "then: skip", "then: deny", "require: [token]", "require: [virtual]",
+    "require: [virtual], mode: report-only", "then: deny, mode: report-only",
+)  # fmt: skip
+BOTH_WAYS = (True, False)
+CASES = [
+    *(Case(*values) for values in itertools.product(Mode, Unenrolled, KINDS, BOTH_WAYS)),
+    *(Case(*values) for values in itertools.product(Mode, Unenrolled, KINDS[:2], BOTH_WAYS, RULES)),
+]
 
 
 class Host:
@@ -106,7 +128,8 @@ class Host:
         request = make_request(phase=phase, uid=1000 if self.case.has_account else None)
         caller = Caller(1, 0, may_verify=True)
         running: Attempt
-        if decide(policy, phase).action is Action.ENROLL:
+        context = Context(phase, "alice", request.service, request.tty, request.rhost)
+        if decide(policy, context).action is Action.ENROLL:
             running = enroll(request, caller, self.store, self.clock)
         else:
             running = attempt(request, caller, policy, self.store, self.clock)
@@ -166,7 +189,7 @@ def test_what_is_said_comes_true(host: Host) -> None:
     _, wrong = log_in(host, "999999")
     _, right = log_in(host, host.right)
     is_let_by = [Result.IGNORE, Result.IGNORE]
-    wrong_code = [Result.DENIED] if host.case.mode is Mode.ENFORCE else is_let_by
+    wrong_code = [Result.DENIED] if host.case.is_enforced else is_let_by
     no_pair = [Result.IGNORE, Result.DENIED]
     expected = {
         Outcome.CODE: (wrong_code, [Result.SUCCESS, Result.IGNORE]),
@@ -383,3 +406,62 @@ def test_summary() -> None:
         NextLogin("c", Outcome.CODE, None, ""),
     ]
     assert "code: a, c; refused (not enrolled): b; not asked: d" == summarize(logins)
+
+
+def say(*rules: str, **fields: object) -> str:
+    """Return what is said of a login by sshd under rules."""
+    values: dict[str, object] = {"policy": Policy(rules=read_rules(*rules)), **fields}
+    situation = Situation(root="/d", now=NOW, **values)  # type: ignore[arg-type]
+    (login,) = foresee_logins([BOTH], alice(), situation, has_account=True)
+    return login.text
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("match: {}, then: skip", "not asked (rule 'r0')"),
+        ("match: {}, then: deny", "refused: a rule of policy denies it (rule 'r0')"),
+        (
+            "match: {}, then: deny, message: Use the gate.",
+            "refused: a rule of policy denies it, with the words: Use the gate. (rule 'r0')",
+        ),
+        ("match: {}, require: [virtual]", f"{ASKS} (rule 'r0')"),
+        ("match: {user: [bob]}, then: skip", ASKS),
+    ],
+)
+def test_rule_is_said(rule: str, text: str) -> None:
+    """The rule that decides is named."""
+    assert text == say(rule)
+
+
+OPEN = "; by where from, which terminal and when, it may be otherwise: pam-mfa policy explain"
+
+
+@pytest.mark.parametrize(
+    ("match", "is_open"),
+    [
+        ("{from: [192.0.2.0/24]}", True),
+        ("{tty: [tty1], user: [alice]}", True),
+        ("{tty: [tty1], user: [bob]}", False),
+        ("{weekday: [mon], service: [login]}", False),
+        ("{time: '08:00-09:00', service: [sshd]}", True),
+    ],
+)
+def test_what_is_not_known_is_said(match: str, is_open: bool) -> None:  # noqa: FBT001
+    """Where a login's source, terminal or time could make another rule decide, that is said."""
+    assert is_open == say(f"match: {match}, then: skip").endswith(OPEN)
+
+
+def test_known_source() -> None:
+    """For a login whose source is given, what is said is of just that one."""
+    rule = "match: {from: [192.0.2.0/24]}, then: skip"
+    said = say(rule, rhost="192.0.2.9", is_definite=True)
+    assert ("not asked (rule 'r0')", ASKS) == (said, say(rule, rhost="::1", is_definite=True))
+
+
+def test_groups_of_the_next_login() -> None:
+    """A user's groups are asked for where a rule depends on them; without an answer it refuses."""
+    rule = "match: {group: [g]}, then: skip"
+    given = say(rule, find_groups=lambda user: frozenset("g" if user == "alice" else ""))
+    assert "not asked (rule 'r0')" == given
+    assert say(rule).startswith("refused: the groups of the user cannot be had")

@@ -13,7 +13,9 @@ from pam_mfa.lockout import LockoutRule
 from pam_mfa.policy import (
     DEVICE_TYPES,
     Action,
+    Context,
     Decision,
+    Effect,
     Mode,
     Policy,
     Unenrolled,
@@ -23,6 +25,11 @@ from pam_mfa.policy import (
     parse_policy,
 )
 from pam_mfa.wire import Phase
+
+KEYS = (
+    "defaults", "fido", "hotp", "include", "lockout", "mode", "rules", "self_service", "totp",
+    "version",
+)  # fmt: skip
 
 
 def read(text: str) -> Policy:
@@ -41,6 +48,23 @@ def test_shipped_policy() -> None:
     """The shipped file spells out what holds without it."""
     shipped = parse_policy((REPOSITORY / "config/policy.yaml").read_bytes(), "policy.yaml")
     assert Policy() == shipped
+
+
+def test_shipped_examples() -> None:
+    """The rules that stand in the shipped file as examples are sound."""
+    text = (REPOSITORY / "config/policy.yaml").read_text("utf-8")
+    settings, mark, examples = text.partition("#rules:")
+    lines = (mark + examples).splitlines()
+    policy = read(
+        "\n".join([settings, *(line.removeprefix("#") for line in lines if _is_code(line))])
+    )
+    assert [Effect.SKIP, Effect.DENY, Effect.REQUIRE, Effect.REQUIRE] == [
+        rule.effect for rule in policy.rules
+    ]
+
+
+def _is_code(line: str) -> bool:
+    return line.startswith(("#rules", "#  ", "#include"))
 
 
 def test_defaults() -> None:
@@ -86,8 +110,7 @@ lockout: {failures: 7, within: 2m, for: 3h}
          "Did you mean 'failures'?"),
         ("lockout:\n  withn: 5m", "line 3: 'lockout.withn' is not a known key",
          "Did you mean 'within'?"),
-        ("zzz: 1", "line 2: 'zzz' is not a known key",
-         "Known: defaults, fido, hotp, lockout, mode, self_service, totp, version."),
+        ("zzz: 1", "line 2: 'zzz' is not a known key", f"Known: {', '.join(KEYS)}."),
     ],
 )  # fmt: skip
 def test_unknown_keys(lines: str, message: str, hint: str) -> None:
@@ -226,7 +249,7 @@ def test_duration_hint() -> None:
 )
 def test_decide(phase: Phase, expected: Decision) -> None:
     """Only the phase in which PAM authenticates has something to verify."""
-    assert expected == decide(Policy(devices=("virtual",)), phase)
+    assert expected == decide(Policy(devices=("virtual",)), Context(phase))
 
 
 @pytest.mark.parametrize(

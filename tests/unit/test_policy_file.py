@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pam_mfa.errors import PolicyError
-from pam_mfa.policy import Policy
+from pam_mfa.policy import POLICY_SIZE_MAX, Policy
 from pam_mfa.verifier.policy_file import PolicyFile
 
 GOOD = "version: 1\ndefaults: {prompts: 1}\n"
@@ -120,7 +120,7 @@ def directory(path: Path) -> None:
 
 def grow(path: Path) -> None:
     """Make the file longer than it may be."""
-    write(path, NEW + "#" * 65536)
+    write(path, NEW + "#" * POLICY_SIZE_MAX)
 
 
 def wrong_tag(path: Path) -> None:
@@ -218,3 +218,152 @@ def test_other_owner(
     with pytest.raises(PolicyError):
         policy_file.current()
     assert f"belongs to user id {os.geteuid() + 1}" in told[0]
+
+
+INCLUDING = "version: 1\ninclude: policy.d\n"
+
+
+def fragment(name: str) -> str:
+    """Return a fragment of one rule."""
+    return f"rules:\n- {{name: {name}, match: {{}}, then: deny}}\n"
+
+
+@pytest.fixture
+def directory_of_fragments(path: Path) -> Path:
+    """The directory that a policy includes, with two fragments in it."""
+    made = path.parent / "policy.d"
+    made.mkdir(mode=0o755)
+    write(made / "20-b.yaml", fragment("b"))
+    write(made / "10-a.yaml", fragment("a"))
+    (made / "README").write_text("no fragment\n")
+    (made / ".hidden.yaml").write_text("no fragment\n")
+    write(path, INCLUDING)
+    return made
+
+
+def names(policy_file: PolicyFile) -> list[str]:
+    """Return the names of the rules in force."""
+    return [rule.name for rule in policy_file.current().rules]
+
+
+def test_fragments(policy_file: PolicyFile, directory_of_fragments: Path, told: list[str]) -> None:
+    """Fragments are read in the order of their names, and nothing else in their directory is."""
+    del directory_of_fragments
+    assert (["a", "b"], []) == (names(policy_file), told)
+
+
+def test_fragments_unchanged(
+    policy_file: PolicyFile, directory_of_fragments: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where neither file nor fragments have changed, nothing is read again."""
+    del directory_of_fragments
+    policy = policy_file.current()
+    monkeypatch.setattr("pam_mfa.store.policies.read_file", None)
+    assert policy is policy_file.current()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda made: write(made / "15-c.yaml", fragment("c")), ["a", "c", "b"]),
+        (lambda made: (made / "10-a.yaml").unlink(), ["b"]),
+        (lambda made: write(made / "10-a.yaml", fragment("x")), ["x", "b"]),
+        (lambda made: (made / "10-a.yaml").write_text(fragment("in-place")), ["in-place", "b"]),
+        (lambda made: (made / "10-a.yaml").rename(made / "30-a.yaml"), ["b", "a"]),
+    ],
+    ids=["added", "removed", "replaced", "in place", "renamed"],
+)
+def test_fragment_changes(
+    policy_file: PolicyFile,
+    directory_of_fragments: Path,
+    told: list[str],
+    change: Callable[[Path], object],
+    expected: list[str],
+) -> None:
+    """A change in the directory is in force from the next look on, and told once."""
+    policy_file.current()
+    change(directory_of_fragments)
+    assert [expected, expected] == [names(policy_file), names(policy_file)]
+    assert 1 == len(told)
+
+
+def break_fragment(made: Path) -> None:
+    """Misspell a key."""
+    write(made / "10-a.yaml", "rulez: []\n")
+
+
+def link_fragment(made: Path) -> None:
+    """Put a link in a fragment's place."""
+    (made / "10-a.yaml").rename(made / "elsewhere")
+    (made / "10-a.yaml").symlink_to("elsewhere")
+
+
+def let_all_write_fragment(made: Path) -> None:
+    """Let everybody write a fragment."""
+    (made / "10-a.yaml").chmod(0o666)
+
+
+def let_all_write_directory(made: Path) -> None:
+    """Let everybody put fragments in."""
+    made.chmod(0o777)
+
+
+def link_directory(made: Path) -> None:
+    """Put a link in the directory's place."""
+    made.rename(made.with_name("elsewhere"))
+    made.symlink_to("elsewhere")
+
+
+def remove_directory(made: Path) -> None:
+    """Take the directory away."""
+    made.rename(made.with_name("elsewhere"))
+
+
+def include_itself(made: Path) -> None:
+    """Have a fragment include its own directory."""
+    write(made / "10-a.yaml", "include: .\n")
+
+
+def repeat_name(made: Path) -> None:
+    """Use a rule's name once more."""
+    write(made / "30-c.yaml", fragment("a"))
+
+
+SPOIL_FRAGMENTS = pytest.mark.parametrize(
+    "spoil_fragments",
+    [break_fragment, link_fragment, let_all_write_fragment, let_all_write_directory,
+     link_directory, remove_directory, include_itself, repeat_name],
+)  # fmt: skip
+
+
+@SPOIL_FRAGMENTS
+def test_broken_fragment(
+    policy_file: PolicyFile,
+    directory_of_fragments: Path,
+    told: list[str],
+    spoil_fragments: Callable[[Path], None],
+) -> None:
+    """A broken or unsafe fragment keeps the policy read before in force, and is told once."""
+    before = policy_file.current()
+    spoil_fragments(directory_of_fragments)
+    assert [before, before] == [policy_file.current(), policy_file.current()]
+    assert [True] == [line.startswith("POLICY BROKEN: ") for line in told]
+    assert "policy.d" in told[0]
+
+
+@SPOIL_FRAGMENTS
+def test_fragment_mended(
+    policy_file: PolicyFile, directory_of_fragments: Path, spoil_fragments: Callable[[Path], None]
+) -> None:
+    """A verifier that starts with a broken fragment refuses, and notices when it is mended."""
+    spoil_fragments(directory_of_fragments)
+    with pytest.raises(PolicyError):
+        policy_file.current()
+    if directory_of_fragments.is_symlink():
+        directory_of_fragments.unlink()
+    if not directory_of_fragments.exists():
+        directory_of_fragments.with_name("elsewhere").rename(directory_of_fragments)
+    directory_of_fragments.chmod(0o755)
+    for name in ("10-a.yaml", "30-c.yaml"):
+        (directory_of_fragments / name).unlink(missing_ok=True)
+    assert ["b"] == names(policy_file)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why one login would end as it would: each rule, the verdict, the devices, the next question.
+
+Pure. Has no rules of its own: the words are ``policy.explaining``'s and ``next_login``'s, which ask
+what decides logins.
+"""
+
+import datetime
+from typing import Any, NamedTuple
+
+from pam_mfa.devices import FidoDevice, SshKeyDevice
+from pam_mfa.lifecycle import DeviceStatus, UserStatus
+from pam_mfa.listing import utc
+from pam_mfa.next_login import Situation, foresee_logins
+from pam_mfa.pam_services import Service
+from pam_mfa.policy import Context, Decision, Policy
+from pam_mfa.policy.explaining import RuleFinding, explain
+from pam_mfa.verification.rules import is_acceptable, is_remote
+from pam_mfa.wire import Phase
+
+Row = dict[str, Any]
+
+
+class Login(NamedTuple):
+    """The login to be explained."""
+
+    user: str
+    service: Service
+    rhost: str
+    tty: str
+    at: datetime.datetime  # UTC
+    groups: frozenset[str] | None  # those of the policy's that the user is in
+
+
+def explain_login(
+    policy: Policy, login: Login, status: UserStatus, root: str, *, has_account: bool
+) -> Row:
+    """Return everything of one login, as JSON has it."""
+    context = Context(
+        Phase.AUTH, login.user, login.service.name, login.tty, login.rhost,
+        at=login.at.timestamp(), groups=login.groups,
+    )  # fmt: skip
+    explanation = explain(policy, context)
+    situation = Situation(
+        policy, root, login.at, login.tty, login.rhost, lambda _: login.groups, is_definite=True
+    )
+    (foreseen,) = foresee_logins([login.service], status, situation, has_account=has_account)
+    return {
+        "user": login.user,
+        "service": login.service.name,
+        "rhost": login.rhost,
+        "tty": login.tty,
+        "at": utc(login.at),
+        "groups": None if login.groups is None else sorted(login.groups),
+        "rules": [_rule_row(finding) for finding in explanation.rules],
+        "verdict": _verdict_row(explanation.decision),
+        "devices": [_device_row(one, explanation.decision, login) for one in status.devices],
+        "next_login": foreseen._asdict(),
+    }
+
+
+def _rule_row(finding: RuleFinding) -> Row:
+    return {
+        "name": finding.rule.name,
+        "place": finding.rule.place,
+        "matches": finding.matches,
+        "decides": finding.is_deciding,
+        "conditions": [one._asdict() for one in finding.findings],
+    }
+
+
+def _verdict_row(decision: Decision | None) -> Row | None:
+    if decision is None:
+        return None
+    return {
+        "action": decision.action.value,
+        "rule": decision.rule or None,
+        "mode": decision.mode.value,
+        "devices": list(decision.devices),
+        "message": decision.message,
+    }
+
+
+def _device_row(one: DeviceStatus, decision: Decision | None, login: Login) -> Row:
+    """Return a device and whether it would do."""
+    device, is_ssh = one.device, is_remote(login.service.name)
+    types = decision.devices if decision else ()
+    would_do = bool(types) and is_acceptable(device, types) and not one.problem
+    if isinstance(device, FidoDevice):
+        would_do = would_do and not is_ssh and not login.rhost
+    if isinstance(device, SshKeyDevice):
+        would_do = would_do and is_ssh
+    return {
+        "serial_number": device.serial_number,
+        "type": device.type,
+        "name": device.name,
+        "would_do": would_do and one.codes_left != 0,
+    }

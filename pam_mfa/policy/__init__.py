@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy: what the file says, and what it decides.
+
+Pure: bytes and a context in, a decision out; the only room that decides. ``words`` has what a file
+can say, ``parsing`` and ``rules`` read it, ``conditions`` and ``networks`` match, ``decision``
+decides; ``checking`` and ``explaining`` tell of it, and no login loads those two.
+"""
+
+from pam_mfa.policy.decision import (
+    Action,
+    Decision,
+    UnknownGroupsError,
+    asks_everyone,
+    decide,
+    find_rule,
+)
+from pam_mfa.policy.parsing import (
+    FRAGMENT_SIZE_MAX,
+    POLICY_SIZE_MAX,
+    VERSION,
+    ReadFragments,
+    check_policy,
+    parse_policy,
+)
+from pam_mfa.policy.values import SMS_REASON, parse_duration
+from pam_mfa.policy.words import (
+    DEVICE_TYPES,
+    Condition,
+    Context,
+    Effect,
+    Fido,
+    Mode,
+    Policy,
+    Rule,
+    SelfService,
+    SignCount,
+    Unenrolled,
+    UserVerification,
+)
+
+__all__ = [
+    "DEVICE_TYPES",
+    "FRAGMENT_SIZE_MAX",
+    "POLICY_SIZE_MAX",
+    "SMS_REASON",
+    "VERSION",
+    "Action",
+    "Condition",
+    "Context",
+    "Decision",
+    "Effect",
+    "Fido",
+    "Mode",
+    "Policy",
+    "ReadFragments",
+    "Rule",
+    "SelfService",
+    "SignCount",
+    "Unenrolled",
+    "UnknownGroupsError",
+    "UserVerification",
+    "asks_everyone",
+    "check_policy",
+    "decide",
+    "find_rule",
+    "parse_duration",
+    "parse_policy",
+]

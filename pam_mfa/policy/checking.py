@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is odd about a policy that is sound: rules that do nothing, and consoles without a way in.
+
+Pure: of whom and what there is, it is told. Decides nothing by itself; whether root gets in, it
+asks ``decide``. No login loads this.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from pam_mfa.policy.conditions import From, Groups, Names, NotFrom, Terminals, When
+from pam_mfa.policy.decision import Action, UnknownGroupsError, decide
+from pam_mfa.policy.words import Context, Effect, Mode, Policy, Rule, Unenrolled
+from pam_mfa.wire import Phase
+
+CONSOLES = ("tty1", "console", "ttyS0", "hvc0")
+_HOURS = 7 * 24
+
+
+class Facts(NamedTuple):
+    """What the host says."""
+
+    has_user: Callable[[str], bool]
+    has_group: Callable[[str], bool]
+    root_types: Collection[str] | None  # of devices by which root can be verified; None: unknown
+    root_groups: frozenset[str] | None
+    at: float  # now, in seconds since the epoch
+
+
+def find_warnings(policy: Policy, facts: Facts) -> Iterator[str]:
+    """Go through all that is odd, a sentence each."""
+    yield from _find_unreachable(policy.rules)
+    for rule in policy.rules:
+        yield from _find_oddities(rule, policy, facts)
+    if not _has_console_way(policy, facts):
+        why = (
+            "root has no device that would do, and no rule lets root by"
+            if facts.root_types is not None
+            else "a rule denies root at each of them"
+        )
+        yield (
+            f"root has no way in from any console (service login; {', '.join(CONSOLES)}): {why}. "
+            "Enable a device for root, or begin with a rule: "
+            "match: {service: [login], user: [root], tty: [tty1]}, then: skip"
+        )
+
+
+def _find_unreachable(rules: tuple[Rule, ...]) -> Iterator[str]:
+    """Go through rules that an earlier one always catches."""
+    keys = [frozenset(condition.key for condition in rule.conditions) for rule in rules]
+    for index, rule in enumerate(rules):
+        if not _can_match(rule):
+            yield f"{_name(rule)} can never match: its conditions exclude each other"
+            continue
+        for before in range(index):
+            wider = rules[before]
+            if len(keys[before]) <= len(keys[index]) and _covers(wider, rule):
+                yield (
+                    f"{_name(rule)} is never reached: whatever it matches, {_name(wider)} "
+                    "has matched before"
+                )
+                break
+
+
+def _covers(wider: Rule, rule: Rule) -> bool:
+    """Whether a rule surely matches wherever another one does."""
+    return all(any(one.covers(other) for other in rule.conditions) for one in wider.conditions)
+
+
+def _can_match(rule: Rule) -> bool:
+    """Whether the conditions of a rule can hold together, as far as that is plain."""
+    sources = next((one for one in rule.conditions if isinstance(one, From)), None)
+    if sources is None:
+        return True
+    for one in rule.conditions:
+        if isinstance(one, NotFrom) and all(
+            any(network.includes(source) for network in one.networks) for source in sources.networks
+        ):
+            return False
+        if isinstance(one, Terminals) and not (one.is_remote or one.names):
+            return False  # whoever has a remote host is not at the console
+    return True
+
+
+def _find_oddities(rule: Rule, policy: Policy, facts: Facts) -> Iterator[str]:
+    for condition in rule.conditions:
+        if isinstance(condition, Names) and condition.key == "user":
+            for user in sorted(condition.names):
+                if not facts.has_user(user):
+                    yield f"{_name(rule)} names the user '{user}', whom this host does not have"
+        if isinstance(condition, Groups):
+            for group in sorted(condition.names):
+                if not facts.has_group(group):
+                    yield f"{_name(rule)} names the group '{group}', which this host does not have"
+    if rule.mode is Mode.ENFORCE and policy.mode is Mode.REPORT_ONLY:
+        yield f"{_name(rule)} says enforce, but the policy's mode is report-only, and that holds"
+    if rule.mode is Mode.REPORT_ONLY and rule.effect is not Effect.SKIP:
+        yield (
+            f"{_name(rule)} is report-only: whoever it matches is let in whatever they answer, "
+            "and no later rule is asked"
+        )
+
+
+def _has_console_way(policy: Policy, facts: Facts) -> bool:
+    """Whether root gets in at any console, at any hour of the week to come."""
+    has_times = any(isinstance(one, When) for rule in policy.rules for one in rule.conditions)
+    for hour in range(_HOURS if has_times else 1):
+        for tty in CONSOLES:
+            context = Context(
+                Phase.AUTH, "root", "login", tty,
+                at=facts.at + hour * 3600, groups=facts.root_groups,
+            )  # fmt: skip
+            if _is_way(policy, context, facts):
+                return True
+    return False
+
+
+def _is_way(policy: Policy, context: Context, facts: Facts) -> bool:
+    try:
+        decision = decide(policy, context)
+    except UnknownGroupsError:
+        return False
+    if decision.mode is Mode.REPORT_ONLY or decision.action in (Action.SKIP, Action.NOTHING):
+        return True
+    if decision.action is Action.DENY:
+        return False
+    if facts.root_types is None:
+        return True
+    if not facts.root_types:
+        return policy.unenrolled is not Unenrolled.DENY
+    return bool(set(facts.root_types) & set(decision.devices) - {"ssh-key"})
+
+
+def _name(rule: Rule) -> str:
+    return f"the rule '{rule.name}' ({rule.place})"
