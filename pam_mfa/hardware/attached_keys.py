@@ -3,26 +3,28 @@
 
 What a key says is not judged here: ``factors.security_key`` does. Each key is served by a thread of
 its own, so that one that hangs keeps no other waiting.
+
+``fido2.ctap1`` is loaded where a U2F-only key is: it brings half of all that is loaded for a login.
 """
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Event
 from typing import NamedTuple
 
 from fido2.ctap import CtapError
-from fido2.ctap1 import APDU, ApduError, Ctap1
 from fido2.ctap2.base import AssertionResponse, Ctap2
 from fido2.ctap2.pin import ClientPin
 from fido2.hid import CAPABILITY
 
-from pam_mfa.errors import SecurityKeyError
+from pam_mfa.errors import KeyAccessError, SecurityKeyError, UnsafeNodeError
 from pam_mfa.hardware.asking import ask_each, ask_first
 from pam_mfa.hardware.exchange import (
     CHECK_INTERVAL,
     LOOK_MAX,
     PATIENCE,
+    InformedCtap2,
     TokenUse,
     application_parameter,
     describe_credential,
@@ -52,22 +54,26 @@ _ERR = CtapError.ERR
 class AttachedKeys:
     """The security keys that are attached to this machine."""
 
+    def __init__(self, warn: Callable[[SecurityKeyError], None] = lambda _: None) -> None:
+        """Take what tells an administrator of a key that only an administrator can help with."""
+        self._warn = warn
+
     def look(self, credentials: Sequence[Credential], canceled: Event) -> Sight:
         """Find the keys that hold one of these credentials, without a touch."""
-        return _look_at(list_keys(), credentials, canceled)
+        return self._look_at(list_keys(), credentials, canceled)
 
     def wait(self, credentials: Sequence[Credential], seconds: float, canceled: Event) -> Sight:
         """Look again at every key that is plugged in, until one holds a credential."""
         give_up_at = time.monotonic() + seconds
         with Monitor() as monitor:
-            sight = _look_at(monitor.keys, credentials, canceled)
+            sight = self._look_at(monitor.keys, credentials, canceled)
             while not sight.holders and not canceled.is_set():
                 left = give_up_at - time.monotonic()
                 if left <= 0:
                     break
                 changes = monitor.wait(min(left, 0.5))  # a turn, to hear of a cancel
                 if changes.added:
-                    sight = _look_at(changes.added, credentials, canceled)
+                    sight = self._look_at(changes.added, credentials, canceled)
         return sight
 
     def select(self, holders: Sequence[Holder], seconds: float, canceled: Event) -> Holder | None:
@@ -94,24 +100,27 @@ class AttachedKeys:
         told = [one for one in failures if one.end is not End.CANCELED]
         return found or (told or failures or [Untouched(End.GONE)])[0]
 
+    def _look_at(
+        self, attached: Iterable[AttachedKey], credentials: Sequence[Credential], canceled: Event
+    ) -> Sight:
+        keys = tuple(attached)
+        told = ask_each(keys, lambda key: _find_holder(key, credentials, canceled))
+        for one in told:
+            if isinstance(one.error, KeyAccessError | UnsafeNodeError):
+                self._warn(one.error)
+        return Sight(
+            tuple(one.holder for one in told if one.holder),
+            len(keys),
+            tuple(one.problem for one in told if one.problem),
+        )
+
 
 class _Told(NamedTuple):
     """What looking at one key showed."""
 
     holder: Holder | None
     problem: str
-
-
-def _look_at(
-    attached: Iterable[AttachedKey], credentials: Sequence[Credential], canceled: Event
-) -> Sight:
-    keys = tuple(attached)
-    told = ask_each(keys, lambda key: _find_holder(key, credentials, canceled))
-    return Sight(
-        tuple(one.holder for one in told if one.holder),
-        len(keys),
-        tuple(one.problem for one in told if one.problem),
-    )
+    error: SecurityKeyError | None = None
 
 
 def _find_holder(key: AttachedKey, credentials: Sequence[Credential], canceled: Event) -> _Told:
@@ -122,7 +131,7 @@ def _find_holder(key: AttachedKey, credentials: Sequence[Credential], canceled: 
                 return _Told(_find_by_u2f(key, opened, credentials, canceled), "")
             return _Told(_find_by_ctap2(key, Ctap2(opened), credentials, canceled), "")
     except SecurityKeyError as error:
-        return _Told(None, str(error))
+        return _Told(None, str(error), error)
     except CtapError as error:
         return _Told(None, f"{key.name or key.path} refuses to be asked: {error}")
     except Exception as error:  # noqa: BLE001 - a key's bytes took fido2 out of its way
@@ -144,6 +153,7 @@ def _find_by_ctap2(
             has_built_in_uv=options.get("uv") is True,
             is_always_uv=options.get("alwaysUv") is True,
             showing=showing,
+            info=ctap.info,
         )
     return None
 
@@ -169,6 +179,8 @@ def _show(ctap: Ctap2, credential: Credential, canceled: Event) -> Showing | Non
 def _find_by_u2f(
     key: AttachedKey, opened: SecurityKey, credentials: Sequence[Credential], canceled: Event
 ) -> Holder | None:
+    from fido2.ctap1 import APDU, ApduError, Ctap1  # noqa: PLC0415 - start-up cost
+
     for credential in credentials:
         if canceled.is_set():
             return None
@@ -186,7 +198,7 @@ def _touch(holder: Holder, touch: Touch, ended: Event) -> Touched | Untouched:
     def ask(opened: SecurityKey) -> Touched | Untouched:
         if not holder.is_ctap2:
             return _touch_by_u2f(holder, opened, touch, ended)
-        return _touch_by_ctap2(holder, Ctap2(opened), touch, ended)
+        return _touch_by_ctap2(holder, InformedCtap2(opened, holder.info), touch, ended)
 
     return exchange(holder.key, touch.seconds, ended, ask)
 
@@ -219,6 +231,8 @@ def _assertion(response: AssertionResponse) -> Assertion:
 def _touch_by_u2f(
     holder: Holder, opened: SecurityKey, touch: Touch, ended: Event
 ) -> Touched | Untouched:
+    from fido2.ctap1 import APDU, ApduError, Ctap1  # noqa: PLC0415 - start-up cost
+
     give_up_at = time.monotonic() + touch.seconds
     app_param = application_parameter(holder.credential.rp_id)
     while time.monotonic() < give_up_at:

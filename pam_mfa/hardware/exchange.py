@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any, Final, NamedTuple, TypeVar
 
 from fido2.ctap import CtapError
-from fido2.ctap2.base import Ctap2
+from fido2.ctap2.base import Ctap2, Info
 from fido2.ctap2.pin import ClientPin
 
 from pam_mfa.errors import KeyBusyError, KeyGoneError, SecurityKeyError
@@ -57,6 +57,19 @@ class TokenUse(NamedTuple):
     def __repr__(self) -> str:
         """Do not show the PIN."""
         return f"TokenUse({self.method}, {self.rp_id!r})"
+
+
+class InformedCtap2(Ctap2):
+    """A key that has said what it is while it was looked at, and is not asked again."""
+
+    def __init__(self, opened: SecurityKey, info: Info | None) -> None:
+        """Take what the key has said; None: ask it."""
+        self._known = info
+        super().__init__(opened)
+
+    def get_info(self) -> Info:
+        """Return what is known, or ask."""
+        return self._known or super().get_info()
 
 
 def exchange(

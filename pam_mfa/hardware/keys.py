@@ -9,10 +9,13 @@ when ``canceled`` is set by another thread.
 import enum
 from collections.abc import Sequence
 from threading import Event
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pam_mfa.errors import SecurityKeyError
 from pam_mfa.hardware.nodes import AttachedKey
+
+if TYPE_CHECKING:
+    from fido2.ctap2.base import Info
 
 
 class Credential(NamedTuple):
@@ -48,6 +51,7 @@ class Holder(NamedTuple):
     is_always_uv: bool = False  # the key itself insists on user verification
     is_ctap2: bool = True  # False: a U2F-only key
     showing: Showing | None = None  # of a U2F-only key, which signs nothing untouched: None
+    info: "Info | None" = None  # what it said of itself; None: it is to be asked
 
 
 class Sight(NamedTuple):

@@ -9,7 +9,6 @@ from threading import Event
 from typing import Final
 
 from fido2.ctap import CtapError
-from fido2.ctap1 import APDU, ApduError, Ctap1
 from fido2.ctap2.base import Ctap2
 from fido2.hid import CAPABILITY
 
@@ -53,6 +52,8 @@ def _is_2_0_touched(ctap: Ctap2, ended: Event) -> bool:
 
 def _is_u2f_touched(opened: SecurityKey, seconds: float, ended: Event) -> bool:
     """Have a U2F key blink, by a registration that nobody keeps."""
+    from fido2.ctap1 import APDU, ApduError, Ctap1  # noqa: PLC0415 - start-up cost
+
     nobody = os.urandom(32)
     waits = int(seconds / CHECK_INTERVAL)
     for _ in range(waits):

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "frame.h"
-
 #include <string.h>
 
 void frame_begin(struct frame *frame, int type, const unsigned char *nonce)
@@ -15,10 +14,9 @@ void frame_begin(struct frame *frame, int type, const unsigned char *nonce)
 void frame_put(struct frame *frame, int tag, const void *value, size_t size)
 {
 	unsigned char *at = frame->data + frame->size;
-	if (size > FIELD_MAX || FRAME_MAX - frame->size < size + 3) {
-		frame->overflow = true;
+	frame->overflow |= size > FIELD_MAX || FRAME_MAX - frame->size < size + 3;
+	if (frame->overflow)
 		return;
-	}
 	at[0] = (unsigned char)tag;
 	at[1] = (unsigned char)(size >> 8);
 	at[2] = (unsigned char)size;
@@ -57,8 +55,7 @@ bool frame_read(const unsigned char *data, size_t size, const unsigned char *non
 		    fields->tags & 1U << tag)
 			return false;
 		fields->tags |= 1U << tag;
-		fields->by_tag[tag].value = data + at;
-		fields->by_tag[tag].size = length;
+		fields->by_tag[tag] = (struct field){ data + at, length };
 	}
 	return true;
 }

@@ -29,7 +29,7 @@ struct frame {
 struct fields {
 	int type;
 	unsigned tags;			/* the bit 1 << tag for each that is there */
-	struct { const unsigned char *value; size_t size; } by_tag[TAG_LAST + 1];
+	struct field { const unsigned char *value; size_t size; } by_tag[TAG_LAST + 1];
 };
 
 void frame_begin(struct frame *frame, int type, const unsigned char *nonce);

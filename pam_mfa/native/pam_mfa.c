@@ -5,15 +5,14 @@
 #define _GNU_SOURCE
 #include "channel.h"
 #include "frame.h"
-
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <syslog.h>
 #include <unistd.h>
-
 #include <security/pam_modules.h>
 #include <security/pam_ext.h>
 #include <security/pam_modutil.h>
@@ -79,7 +78,6 @@ static void build_request(struct call *call, const char *user)
 	struct frame *frame = &call->frame;
 	pam_handle_t *pamh = call->pamh;
 	const struct passwd *account = pam_modutil_getpwnam(pamh, user);
-
 	frame_begin(frame, REQUEST, call->nonce);
 	frame_put_number(frame, TAG_PHASE, call->phase);
 	frame_put_number(frame, TAG_FLAGS, (uint32_t)call->flags);
@@ -111,7 +109,6 @@ static char *converse(struct call *call, int style, const char *text)
 	const struct pam_message message = { .msg_style = style, .msg = text };
 	const struct pam_message *messages[] = { &message };
 	struct pam_response *responses = NULL;
-
 	/* After a failure the array is nobody's: hosts have freed it and left the pointer. */
 	if (conversation == NULL || conversation->conv == NULL ||
 	    conversation->conv(1, messages, &responses, conversation->appdata_ptr) != PAM_SUCCESS ||
@@ -130,13 +127,12 @@ static void split_password(struct call *call, char *answer)
 	char code[DIGITS_MAX + 1] = "";
 	while (run < digits && run < length && isdigit((unsigned char)answer[length - 1 - run]))
 		run++;
-	if (run == digits) {
-		memcpy(code, answer + length - digits, digits);
-		answer[length - digits] = '\0';
-	}
+	size_t split = run == digits ? length - digits : length;
+	memcpy(code, answer + split, length - split);
+	answer[split] = '\0';
 	pam_set_item(call->pamh, PAM_AUTHTOK, answer);
 	explicit_bzero(answer, length);
-	memcpy(answer, code, run == digits ? digits : 0);
+	memcpy(answer, code, length - split);
 	explicit_bzero(code, sizeof(code));
 }
 
@@ -145,7 +141,6 @@ static bool relay_question(struct call *call, int style, const char *text, bool 
 {
 	char joined[PAM_MAX_MSG_SIZE + 16], *answer;
 	bool forward = call->forward_digits != 0 && is_code;
-
 	if (forward)
 		snprintf(joined, sizeof(joined), "Password and %c%s",
 			 tolower((unsigned char)text[0]), text + 1);
@@ -170,18 +165,13 @@ static bool relay_prompt(struct call *call, const struct fields *fields)
 	memcpy(text, fields->by_tag[TAG_TEXT].value, size);
 	text[size] = '\0';
 	int style = *fields->by_tag[TAG_STYLE].value;
-	switch (style) {
-	case PAM_PROMPT_ECHO_OFF:
-	case PAM_PROMPT_ECHO_ON:
+	if (style == PAM_PROMPT_ECHO_OFF || style == PAM_PROMPT_ECHO_ON)
 		return relay_question(call, style, text, *fields->by_tag[TAG_IS_CODE].value != 0);
-	case PAM_ERROR_MSG:
-	case PAM_TEXT_INFO:
-		/* PAM_SILENT, too: sudo always sets it, and a touch nobody knows of never comes. */
-		wipe(converse(call, style, text));
-		return true;
-	default:
+	if (style != PAM_ERROR_MSG && style != PAM_TEXT_INFO)
 		return false;
-	}
+	/* PAM_SILENT, too: sudo always sets it, and a touch nobody knows of never comes. */
+	wipe(converse(call, style, text));
+	return true;
 }
 
 static int pam_result(enum phase phase, const struct fields *fields)
@@ -206,8 +196,8 @@ static int relay(struct call *call, const char **why)
 	struct fields fields;
 	for (int frames = 0; frames < FRAMES_MAX; frames++) {
 		ssize_t size = channel_receive(call->fd, call->packet, FRAME_MAX, call->deadline);
-		*why = now_ms() >= call->deadline ? "the time ran out"
-			: "the verifier closed the connection without a verdict";
+		*why = now_ms() >= call->deadline ? "the time ran out" : errno == EINTR ?
+			"a signal ended it" : "the verifier closed the connection without a verdict";
 		/* An answer typed after the deadline is late, whatever the verifier says of it. */
 		if (size < 0 || now_ms() >= call->deadline)
 			break;
@@ -228,7 +218,6 @@ static int ask_verifier(struct call *call, const char **why)
 {
 	const char *user = NULL;
 	int status = PAM_AUTHINFO_UNAVAIL;
-
 	*why = "PAM names no user";
 	if (pam_get_user(call->pamh, &user, NULL) != PAM_SUCCESS || user == NULL || *user == '\0')
 		return status;
@@ -255,8 +244,7 @@ static int verify(pam_handle_t *pamh, enum phase phase, int flags, int argc, con
 	if (call == NULL)
 		return phase == PHASE_SESSION ? PAM_SESSION_ERR : status;
 	call->pamh = pamh;
-	call->phase = phase;
-	call->flags = flags;
+	call->phase = phase, call->flags = flags;
 	call->root = "";
 	call->timeout = TIMEOUT_DEFAULT;
 	if (read_arguments(call, argc, argv))

@@ -3,7 +3,6 @@
  * wait for, no changed signal, descriptor, umask or environment. */
 #define _GNU_SOURCE
 #include "channel.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -22,7 +21,6 @@ static void reset_process(unsigned seconds)
 	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
 	const struct rlimit no_core = { 1, 1 };	/* 0 would still feed a piped core_pattern */
 	sigset_t none;
-
 	for (int number = 1; number < NSIG; number++)
 		signal(number, SIG_DFL);
 	sigemptyset(&none);
@@ -42,7 +40,6 @@ static void become_verifier(const char *program, const char *root, int fd, unsig
 	char *arguments[] = { "pam-mfad", "--once", "3", "--root", (char *)root, NULL };
 	char *environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL };
 	int moved = fcntl(fd, F_DUPFD, 10), null = open("/dev/null", O_RDWR);
-
 	if (moved < 0 || null < 0 || chdir("/") != 0)
 		return;
 	for (int standard = 0; standard < 3; standard++)
@@ -62,7 +59,6 @@ static bool start_detached(const char *program, const char *root, int fd, unsign
 {
 	sigset_t all, before;
 	int status = 1;
-
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
 	pid_t verifier, child = (pid_t)syscall(SYS_clone, 0UL, 0UL, 0UL, 0UL, 0UL);
@@ -81,7 +77,6 @@ int verifier_start(const char *program, const char *root, long long deadline, co
 {
 	long long left = deadline - now_ms();
 	int pair[2];
-
 	*why = "no verifier listens, and only root can start one";
 	if (geteuid() != 0)
 		return -1;

@@ -85,7 +85,7 @@ def _open_services(layout: Layout, *, is_daemon: bool) -> Services:
 def _open_keys() -> "Keys":
     from pam_mfa.hardware.attached_keys import AttachedKeys  # noqa: PLC0415 - start-up cost
 
-    return AttachedKeys()
+    return AttachedKeys(journal.tell_failure)
 
 
 def _run_once(descriptor: int, layout: Layout) -> None:

@@ -5,10 +5,10 @@
  *   host CONFDIR SERVICE USER PHASES [OPTION ...]
  *
  * PHASES: auth, account and session, with commas. OPTION: rhost=, tty= and ruser= set PAM items,
- * NAME=VALUE otherwise stands in the PAM environment; silent is PAM_SILENT; ignore-sigchld and
- * close-standard are what they say. It writes lines: "ready" (then waits for a line), "message
- * STYLE HEX" (then, for a question, waits for "answer HEX" or "abort"), "changed WHAT", and at last
- * "status NUMBER". */
+ * NAME=VALUE otherwise stands in the PAM environment; silent is PAM_SILENT; ignore-sigchld,
+ * close-standard and count-sigint are what they say. It writes lines: "ready" (then waits for a
+ * line), "message STYLE HEX" (then, for a question, waits for "answer HEX" or "abort"), "changed
+ * WHAT", "interrupts NUMBER", and at last "status NUMBER". */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +29,7 @@ enum { PATIENCE = 120, DESCRIPTORS = 256, LINE = 1 << 20, ROOM = 1 << 16 };
 
 extern char **environ;
 static FILE *in, *out;
-static volatile sig_atomic_t children_ended;
+static volatile sig_atomic_t children_ended, interrupts;
 
 struct state {
 	int descriptors[DESCRIPTORS];
@@ -46,6 +46,12 @@ static void count_child(int number)
 {
 	(void)number;
 	children_ended++;
+}
+
+static void count_interrupt(int number)
+{
+	(void)number;
+	interrupts++;
 }
 
 static void capture(struct state *state)
@@ -165,6 +171,9 @@ static void take_option(pam_handle_t *pamh, const char *option, int *flags)
 		pam_putenv(pamh, option);
 	else if (strcmp(option, "ignore-sigchld") == 0)
 		signal(SIGCHLD, SIG_IGN);
+	else if (strcmp(option, "count-sigint") == 0)
+		sigaction(SIGINT, &(struct sigaction){ .sa_handler = count_interrupt,
+						       .sa_flags = SA_RESTART }, NULL);
 	else if (strcmp(option, "close-standard") == 0)
 		for (int fd = 0; fd < 3; fd++)
 			close(fd);
@@ -213,6 +222,6 @@ int main(int argc, char **argv)
 		return 4;
 	int status = run_phases(pamh, argv[4], flags);
 	pam_end(pamh, status);
-	fprintf(out, "status %d\n", status);
+	fprintf(out, "interrupts %d\nstatus %d\n", (int)interrupts, status);
 	return fclose(out) != 0 || fclose(in) != 0;
 }

@@ -142,6 +142,7 @@ class Host:
         self._messages: list[Message] = []
         self._changed: list[str] = []
         self._status: int | None = None
+        self.interrupts = 0  # signals that were counted by the option count-sigint
         self._started = 0.0
         self._is_asking = False
         if self._read() != ["ready"]:
@@ -158,6 +159,8 @@ class Host:
             kind, *values = words
             if kind == "changed":
                 self._changed += values
+            elif kind == "interrupts":
+                self.interrupts = int(values[0])
             elif kind == "status":
                 self._status = int(values[0])
                 return None
@@ -185,6 +188,10 @@ class Host:
         if self._status is None or code != 0:
             raise HostError(f"the host ended with {code}")
         return Outcome(self._status, tuple(self._messages), tuple(self._changed), seconds)
+
+    def wait(self) -> int:
+        """Wait for its end by itself; return its status, a signal's number below zero."""
+        return self._process.wait(PATIENCE)
 
     def kill(self) -> None:
         """End it at once, if it still runs."""

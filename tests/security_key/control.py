@@ -114,6 +114,7 @@ class Control:
         key = self.server.key
         return {
             "is_plugged": self.server.is_plugged,
+            "is_blinking": self.server.engine.is_blinking(),
             "touch": key.person.touch,
             "finger": "ok" if key.person.is_finger_right else "fail",
             "faults": sorted(key.faults.extents),

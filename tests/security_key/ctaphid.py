@@ -135,6 +135,10 @@ class Engine:
         """Return within how many seconds to call tick(); None is when a packet comes."""
         return TICK if self.pending or self.incoming else None
 
+    def is_blinking(self) -> bool:
+        """Whether a person is asked for something; U2F asks by questions, and never for long."""
+        return self.pending is not None and self.pending.need in CONSENT
+
     def power_cycle(self) -> None:
         """Forget channels and what was under way."""
         self._abort()

@@ -43,6 +43,8 @@ cp {PREFIX}/share/policy.yaml /etc/pam_mfa/policy.yaml
 cp {PREFIX}/share/systemd/pam-mfad* /etc/systemd/system/
 systemctl daemon-reload
 systemctl enable --now {" ".join(SOCKETS)}
+cp {PREFIX}/share/udev/71-pam-mfa.rules /etc/udev/rules.d/
+udevadm control --reload
 for service in sshd sudo login; do
   cp {PREFIX}/share/pam.d/$service /etc/pam.d/$service
 done
