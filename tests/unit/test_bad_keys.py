@@ -116,7 +116,7 @@ def test_bad_key_beside_a_good_one(login: Login, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.GARBAGE, Fault.EMPTY, Fault.LONG_CBOR, Fault.HANG])
-@pytest.mark.parametrize("command", [Command.GET_INFO, Command.CLIENT_PIN, Command.GET_ASSERTION])
+@pytest.mark.parametrize("command", [Command.CLIENT_PIN, Command.GET_ASSERTION])
 def test_fault_in_each_step_of_a_pin(login: Login, command: Command, fault: Fault) -> None:
     """Whichever command of a PIN's ceremony goes wrong, a code does."""
     key = give_key(login, pin=PIN)

@@ -186,8 +186,9 @@ def test_endless_keepalives() -> None:
         with pytest.raises(KeySilentError):
             key.call(CTAPHID.CBOR, b"\x04")
         stop.set()
-    # Once at the deadline, once at its release, for it never answered.
-    assert [CTAPHID.INIT, CTAPHID.CBOR, CTAPHID.CANCEL, CTAPHID.CANCEL] == script.commands
+    # At the deadline; and once more at its release, which a script may be too late to read.
+    assert [CTAPHID.INIT, CTAPHID.CBOR, CTAPHID.CANCEL] == script.commands[:3]
+    assert {CTAPHID.CANCEL} == set(script.commands[2:])
 
 
 def test_touch_timeout() -> None:
