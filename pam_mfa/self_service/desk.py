@@ -13,31 +13,30 @@ import socket
 import time
 from typing import NamedTuple
 
-from pam_mfa import oath
-from pam_mfa.audit import Event, EventName, Outcome, Reason
-from pam_mfa.enrolling import ask_codes, enable_device
+from pam_mfa.audit import Reason
 from pam_mfa.errors import (
     BrokenSystemError,
     PamMfaError,
     RefusedError,
-    SecurityKeyError,
     WireError,
 )
-from pam_mfa.hardware.keys import Keys
-from pam_mfa.key_enabling import KeyRefusedError
-from pam_mfa.key_enrolling import enable_key
 from pam_mfa.lifecycle import (
     Actor,
-    DevicesChangedError,
-    KeyWish,
     Lifecycle,
-    PendingDevice,
-    TokenNotFreeError,
     serial_numbers,
 )
 from pam_mfa.listing import list_row, status_row
-from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 from pam_mfa.policy import Effect, Mode, Policy, Unenrolled
+from pam_mfa.self_service.changes import (
+    CHANGES,
+    PAM_SERVICE,
+    Case,
+    Proof,
+    UnservedError,
+    attached_keys,
+    carry_out,
+    record,
+)
 from pam_mfa.self_service.dialogue import Dialogue
 from pam_mfa.self_service.protocol import (
     Operation,
@@ -46,7 +45,6 @@ from pam_mfa.self_service.protocol import (
     build_rows,
     parse_petition,
 )
-from pam_mfa.store import Change, Claim
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout, drop_privileges
 from pam_mfa.store.policies import read_policy
@@ -55,20 +53,9 @@ from pam_mfa.verifier.login_session import Presence, find_presence
 from pam_mfa.verifier.packets import Peer, peer_of
 from pam_mfa.wire import FRAME_MAX, Phase, Request, Result
 
-PAM_SERVICE = "pam-mfa"
 LONGEST = 600.0  # seconds that a conversation may take
 _FIRST_FRAME = 10.0  # seconds
 _VERIFY = "Verify with a device that you have, to go on."
-_SCAN = "Scan this with an authenticator application, such as the one on your phone:"
-# Which of policy's permissions an operation needs, and the event that it is recorded as.
-_CHANGES = {
-    Operation.ENABLE_VIRTUAL: ("enable", EventName.ENABLE_MFA_DEVICE),
-    Operation.ENABLE_TOKEN: ("enable", EventName.ENABLE_MFA_DEVICE),
-    Operation.ENABLE_RECOVERY: ("enable", EventName.ENABLE_MFA_DEVICE),
-    Operation.ENABLE_FIDO: ("enable", EventName.ENABLE_MFA_DEVICE),
-    Operation.RESYNC: ("resync", EventName.RESYNC_MFA_DEVICE),
-    Operation.DEACTIVATE: ("deactivate", EventName.DEACTIVATE_MFA_DEVICE),
-}
 
 
 class _Refusal(NamedTuple):
@@ -76,34 +63,6 @@ class _Refusal(NamedTuple):
 
     reason: Reason
     error: RefusedError
-
-
-class _UnservedError(RefusedError):
-    """A petition that was let through and all the same came to nothing."""
-
-    def __init__(self, message: str, reason: Reason | None, *, hint: str = "") -> None:
-        """Keep the reason for the record; None: there is one already."""
-        super().__init__(message, hint=hint)
-        self.reason = reason
-
-
-class _Proof(NamedTuple):
-    """What a petition is built on, once its user was verified."""
-
-    devices: frozenset[str]  # serial numbers of those that the user had then
-    changes: list[Change]  # by the verification
-
-
-class _Case(NamedTuple):
-    """A petition that policy and the password let through."""
-
-    petition: Petition
-    peer: Peer
-    policy: Policy
-    presence: Presence
-    store: EmbeddedStore
-    lifecycle: Lifecycle
-    dialogue: Dialogue
 
 
 def serve_petition(connection: socket.socket, layout: Layout) -> None:
@@ -136,21 +95,21 @@ def _serve(
 ) -> list[dict[str, object]]:
     policy, presence = read_policy(layout.policy), find_presence(peer)
     refusal = _find_refusal(petition, peer, policy, presence)
-    if refusal is None and petition.operation in _CHANGES:
+    if refusal is None and petition.operation in CHANGES:
         refusal = _check_password(petition.user, layout, dialogue)
     drop_privileges()
     store = EmbeddedStore(layout)
     try:
         if refusal is not None:
-            _record(store, petition, peer, refusal.reason)
+            record(store, petition, peer, refusal.reason)
             raise refusal.error
         lifecycle = Lifecycle(store, time.time, Actor(peer.uid, peer.pid, None))
         try:
-            return _act(_Case(petition, peer, policy, presence, store, lifecycle, dialogue))
+            return _act(Case(petition, peer, policy, presence, store, lifecycle, dialogue))
         except RefusedError as error:
-            reason = error.reason if isinstance(error, _UnservedError) else Reason.NOT_POSSIBLE
+            reason = error.reason if isinstance(error, UnservedError) else Reason.NOT_POSSIBLE
             if reason is not None:
-                _record(store, petition, peer, reason)
+                record(store, petition, peer, reason)
             raise
     finally:
         store.close()
@@ -169,7 +128,7 @@ def _find_refusal(
             hint="An administrator acts for others: sudo pam-mfa ...",
         )
         return _Refusal(Reason.CALLER_NOT_ALLOWED, error)
-    permission, _ = _CHANGES.get(petition.operation, ("", None))
+    permission, _ = CHANGES.get(petition.operation, ("", None))
     if permission and not getattr(policy.self_service, permission):
         error = RefusedError(
             f"this host's policy does not let users {permission} their devices themselves",
@@ -218,48 +177,18 @@ def _check_password(user: str, layout: Layout, dialogue: Dialogue) -> _Refusal |
     return _Refusal(Reason.PASSWORD_REFUSED, error)
 
 
-def _record(store: EmbeddedStore, petition: Petition, peer: Peer, reason: Reason) -> None:
-    """Record a refusal; it is no guess, so it locks nobody."""
-    if petition.operation not in _CHANGES:
-        return
-    event = Event(
-        name=_CHANGES[petition.operation][1],
-        outcome=Outcome.DENIED,
-        reason=reason,
-        at=time.time(),
-        # A name that was typed for somebody else's may be anything, a password too.
-        user="" if reason is Reason.CALLER_NOT_ALLOWED else petition.user,
-        service=PAM_SERVICE,
-        caller_uid=peer.uid,
-        caller_pid=peer.pid,
-    )
-    change = Change(accepted=False, events=(event,))
-    store.commit([Claim("", (), lambda _: change)])
-
-
-def _act(case: _Case) -> list[dict[str, object]]:
+def _act(case: Case) -> list[dict[str, object]]:
     operation, user = case.petition.operation, case.petition.user
     if operation is Operation.LIST:
         return [list_row(user, device) for device in case.lifecycle.list_devices(user)]
     if operation is Operation.STATUS:
         return [status_row(one) for one in case.lifecycle.user_statuses([user])]
     proof = _verify(case)
-    if operation is Operation.RESYNC:
-        _resync(case, proof.changes)
-    elif operation is Operation.DEACTIVATE:
-        # Never the last one: that would be to switch the second factor off.
-        gone = case.lifecycle.deactivate(user, case.petition.serial_number)
-        case.dialogue.tell(f"Deactivated {gone.serial_number} of {user}.")
-    elif operation is Operation.ENABLE_RECOVERY:
-        _enable_recovery(case, proof)
-    elif operation is Operation.ENABLE_FIDO:
-        _enable_fido(case, proof)
-    else:
-        _enable(case, proof)
+    carry_out(case, proof)
     return []
 
 
-def _verify(case: _Case) -> _Proof:
+def _verify(case: Case) -> Proof:
     """Have the user verify with a device, where there is one.
 
     A bypass that has expired is one, here as at a login: it verifies nobody, and whoever has the
@@ -270,7 +199,7 @@ def _verify(case: _Case) -> _Proof:
     """
     devices = serial_numbers(case.lifecycle.list_devices(case.petition.user))
     if not devices:
-        return _Proof(devices, [])
+        return Proof(devices, [])
     case.dialogue.tell(_VERIFY)
     request = Request(
         nonce=b"",
@@ -288,124 +217,14 @@ def _verify(case: _Case) -> _Proof:
     caller = Caller(case.peer.pid, case.peer.uid, may_verify=True)
     # A key in this machine proves nothing of who comes from another one, and is not offered there.
     is_here = case.presence is Presence.LOCAL
-    machine = Machine(os.uname().nodename, os.urandom, _attached_keys) if is_here else None
+    machine = Machine(os.uname().nodename, os.urandom, attached_keys) if is_here else None
     running = attempt(request, caller, policy, case.store, time.time, machine)
     verdict, changes = case.dialogue.drive(running, case.store)
     if verdict.result is not Result.SUCCESS:
-        raise _UnservedError(
+        raise UnservedError(
             "you were not verified, so nothing was changed",
             None,
             hint="Use another of your devices or a recovery code. If you have lost them all, "
             "ask your administrator for a bypass code.",
         )
-    return _Proof(devices, changes)
-
-
-def _attached_keys() -> Keys:
-    from pam_mfa.hardware.attached_keys import AttachedKeys  # noqa: PLC0415 - fido2 and pyudev
-
-    return AttachedKeys()
-
-
-def _resync(case: _Case, changes: list[Change]) -> None:
-    user, serial_number = case.petition.user, case.petition.serial_number
-    done = any(
-        event.name is EventName.RESYNC_MFA_DEVICE
-        and event.device is not None
-        and event.device.serial_number == serial_number
-        for change in changes
-        for event in change.events
-    )
-    if not done:  # by the two codes that verified the user just now
-        first, second = _codes(case)
-        case.lifecycle.resync(user, serial_number, first, second)
-    case.dialogue.tell(f"Resynchronized {serial_number} of {user}.")
-
-
-def _enable_recovery(case: _Case, proof: _Proof) -> None:
-    codes = case.lifecycle.enable_recovery(case.petition.user, beside=proof.devices)
-    case.dialogue.tell("Recovery codes, each good once. Print them; they are not shown again.")
-    for code in codes:
-        case.dialogue.tell(f"  {code}")
-
-
-def _enable_fido(case: _Case, proof: _Proof) -> None:
-    # Loaded here: fido2 and pyudev are for this petition only.
-    from pam_mfa.hardware.registration import AttachedKeyRegistrar  # noqa: PLC0415
-
-    wishes = case.petition.wishes.split()
-    wish = KeyWish(case.petition.name, "discoverable" in wishes, "verification" in wishes)
-    pending = case.lifecycle.begin_fido(case.petition.user, case.policy.fido, wish)
-    pending = pending._replace(beside=proof.devices)
-    running = enable_key(case.lifecycle, pending, AttachedKeyRegistrar(), _attached_keys())
-    try:
-        device, _ = case.dialogue.drive(running, case.store)
-    except KeyRefusedError as error:
-        raise _UnservedError(str(error), None, hint=error.hint) from error
-    except DevicesChangedError as error:
-        raise _UnservedError(str(error), Reason.DEVICES_CHANGED, hint=error.hint) from error
-    except SecurityKeyError:
-        _record(case.store, case.petition, case.peer, Reason.KEY_UNUSABLE)
-        raise
-    case.dialogue.tell(f"Enabled {device.serial_number} for {pending.user}.")
-
-
-def _enable(case: _Case, proof: _Proof) -> None:
-    pending = _begin(case)._replace(beside=proof.devices)
-    if case.petition.first_code:
-        device = case.lifecycle.enable(pending, *_codes(case))
-        case.dialogue.tell(f"Enabled {device.serial_number} for {pending.user}.")
-        return
-    running = enable_device(case.lifecycle, pending, _SCAN)
-    reason, _ = case.dialogue.drive(running, case.store)
-    if reason is Reason.DEVICES_CHANGED:
-        sentence = "your devices were changed meanwhile; nothing was enabled"
-        raise _UnservedError(sentence, reason, hint="Run the command again.")
-    if reason is not Reason.REQUESTED:
-        raise _UnservedError(
-            "there were no two consecutive codes of the new device; nothing was enabled",
-            reason,
-            hint="Run the command again. If it fails again, compare clocks: date -u",
-        )
-
-
-def _begin(case: _Case) -> PendingDevice:
-    petition, name = case.petition, case.petition.name or None
-    if petition.operation is Operation.ENABLE_TOKEN:
-        try:
-            return case.lifecycle.begin_token(petition.user, petition.serial_number, name)
-        except TokenNotFreeError:
-            # Whether there is one, and whose it is, is nothing for other users.
-            raise RefusedError(
-                f"there is no token {petition.serial_number} that is free",
-                hint="Compare the number on its back. If it is right, ask your administrator.",
-            ) from None
-    seed = oath.parse_seed(petition.secret) if petition.secret else None
-    parameters = _parse_parameters(petition)
-    return case.lifecycle.begin_virtual(petition.user, name, seed=seed, parameters=parameters)
-
-
-def _parse_parameters(petition: Petition) -> Parameters:
-    algorithm, digits = petition.algorithm or "SHA1", petition.digits or "6"
-    period = petition.period or "30"
-    if algorithm not in set(Algorithm):
-        raise RefusedError(f"the algorithm is not one of {', '.join(Algorithm)}")
-    if digits not in map(str, DIGITS):
-        raise RefusedError(f"the number of digits is not one of {DIGITS}")
-    if period not in map(str, PERIODS):
-        raise RefusedError(f"the period is not one of {PERIODS} seconds")
-    return Parameters(Algorithm(algorithm), int(digits), int(period))
-
-
-def _codes(case: _Case) -> tuple[str, str]:
-    """Return the two codes of the petition, or those that are asked for now.
-
-    Raises:
-        RefusedError: there is no answer.
-    """
-    if case.petition.first_code:
-        return case.petition.first_code, case.petition.second_code
-    answers, _ = case.dialogue.drive(ask_codes(), case.store)
-    if isinstance(answers, Reason):
-        raise _UnservedError("there was no answer; nothing was changed", answers)
-    return answers
+    return Proof(devices, changes)

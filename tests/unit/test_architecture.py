@@ -29,7 +29,7 @@ FLOORS = (
     ("factors",),
     ("verification",),
     ("enabling",),
-    ("paper_enabling", "key_enabling", "ssh_key_enabling"),
+    ("paper_enabling", "key_enabling", "ssh_key_enabling", "statuses"),
     ("lifecycle",),
     ("enrolling", "key_enrolling", "token_stock", "listing", "census", "importing"),
     ("next_login", "report", "would_refuse"),

@@ -24,7 +24,7 @@ from pam_mfa.errors import PamMfaError, RefusedError, WireError
 from pam_mfa.lifecycle import Actor, Lifecycle
 from pam_mfa.oath import Parameters
 from pam_mfa.secret import Secret
-from pam_mfa.self_service import desk
+from pam_mfa.self_service import changes, desk
 from pam_mfa.self_service.protocol import (
     End,
     Operation,
@@ -145,7 +145,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """A host on which everything is allowed and "right" is the password."""
 
     def run_stack(login: pam.Login, answer: pam.Answer) -> pam.Outcome:
-        assert (desk.PAM_SERVICE, ME) == (login.service, login.user)
+        assert (changes.PAM_SERVICE, ME) == (login.service, login.user)
         is_right = answer(Style.ECHO_OFF, PASSWORD) == "right"
         return pam.Outcome(0 if is_right else 7, "Authentication failure", "auth")
 

@@ -19,7 +19,7 @@ from security_key.person import Touch
 from pam_mfa import wire
 from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError
 from pam_mfa.key_enrolling import enable_key
-from pam_mfa.self_service import desk
+from pam_mfa.self_service import changes, desk
 from pam_mfa.self_service.desk import serve_petition
 from pam_mfa.self_service.dialogue import Dialogue
 from pam_mfa.self_service.protocol import (
@@ -150,7 +150,7 @@ def test_first_device_comes_meanwhile(host: KeyHost, monkeypatch: pytest.MonkeyP
         host.lifecycle.enable(pending, code_of(SEED, STEP), code_of(SEED, STEP + 1))
         return (yield from run(*arguments))
 
-    monkeypatch.setattr(desk, "enable_key", enroll_first)
+    monkeypatch.setattr(changes, "enable_key", enroll_first)
     assert "were changed meanwhile" in str(petition(host).error)
     assert "devices_changed" == host.records()[-1]["reason"]
     assert 2 == injected.counters["touches"]
