@@ -8,6 +8,7 @@ host) is one implementation.
 from collections.abc import Sequence
 from typing import Protocol
 
+from pam_mfa.devices import Device
 from pam_mfa.store.enrollment import DeviceState, Enrollment, OpenDevice, Standing
 from pam_mfa.store.state import Change, Claim, Known
 
@@ -17,6 +18,9 @@ class Store(Protocol):
 
     def read_enrollment(self, user: str) -> Enrollment:
         """Return what a user can be verified by, after the same work for every name."""
+
+    def has_device(self, user: str, device: Device, version: tuple[int, ...]) -> bool:
+        """Whether a device of an enrollment of this version is still its user's."""
 
     def commit(self, claims: list[Claim]) -> list[Change]:
         """Judge claims and make their changes and records durable."""

@@ -67,6 +67,14 @@ class DeviceFiles:
         """Return where a user's devices are kept."""
         return self._directory / f"{encode_user(user)}{_SUFFIX}"
 
+    def version(self, user: str) -> tuple[int, ...]:
+        """Return what is another after each change of a user's devices."""
+        try:
+            about = self.path(user).lstat()
+        except OSError:
+            return ()
+        return about.st_dev, about.st_ino, about.st_mtime_ns
+
     def read(self, user: str) -> tuple[Device, ...]:
         """Return a user's devices; none where the user is not enrolled.
 

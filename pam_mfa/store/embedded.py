@@ -94,6 +94,7 @@ class EmbeddedStore:
         time taken does not tell who is enrolled.
         """
         self._open_once()
+        version = self.device_files.version(user)  # before the look: a change in between shows
         try:
             devices = self.device_files.read(user)
         except (UnsafeFileError, DocumentError) as error:
@@ -105,7 +106,17 @@ class EmbeddedStore:
         standing = standing_of(devices, (*opened, *paper, *keys, *ssh_keys))
         if standing is not Standing.ENROLLED:
             return self._decoy_enrollment(user, standing, problems)
-        return Enrollment(encode_user(user), standing, opened, paper, keys, ssh_keys, problems)
+        key = encode_user(user)
+        return Enrollment(key, standing, opened, paper, keys, ssh_keys, version, problems)
+
+    def has_device(self, user: str, device: Device, version: tuple[int, ...]) -> bool:
+        """Whether a device is still its user's; reads the file only where it was changed."""
+        if version and self.device_files.version(user) == version:
+            return True
+        try:
+            return device in self.device_files.read(user)
+        except (UnsafeFileError, DocumentError):
+            return False
 
     def code_hash(self, code: str, user: str, serial_number: str) -> str:
         """Return the keyed hash of a code on paper."""

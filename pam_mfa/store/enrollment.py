@@ -52,4 +52,5 @@ class Enrollment(NamedTuple):
     paper: tuple[PaperDevice, ...] = ()  # recovery codes and a bypass
     security_keys: tuple[FidoDevice, ...] = ()
     ssh_keys: tuple[SshKeyDevice, ...] = ()
+    version: tuple[int, ...] = ()  # of what was read; another one: it was changed since
     problem: str = ""  # why some or all devices cannot be used; for the log only

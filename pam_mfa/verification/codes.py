@@ -160,6 +160,8 @@ def _judge_enrolled(scene: Scene, guess: _Guess, known: Known) -> Change:
     fresh = code.find_fresh(guess.matches, known.used_steps)
     if fresh is None:  # a right code sent twice is no guess, so it is not counted as one
         return refuse(scene, guess.at, Reason.CODE_REUSED, known.lock, guess.matches[0].device)
+    if not scene.has_device(fresh.device):  # taken away while its thief was at the prompt
+        return refuse(scene, guess.at, Reason.DEVICES_CHANGED, known.lock, fresh.device)
     return _accept(scene, guess, fresh, known)
 
 

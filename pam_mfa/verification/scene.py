@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stays the same throughout one attempt, and its records."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pam_mfa import lockout
@@ -23,6 +24,7 @@ class Scene(NamedTuple):
     enrollment: Enrollment
     shown_user: str  # "" for a name that no account has
     pseudonym: str  # "" for a name that one has
+    has_device: Callable[[Device], bool]  # whether a device is the user's, at this moment
     rule: str = ""  # that decided; "": the policy's defaults
 
 
@@ -39,6 +41,7 @@ def set_scene(
         enrollment=enrollment,
         shown_user=request.user if is_known else "",
         pseudonym="" if is_known else store.pseudonym(request.user),
+        has_device=lambda device: store.has_device(request.user, device, enrollment.version),
         rule=rule,
     )
 

@@ -53,6 +53,8 @@ def _judge(
         return _refuse_unknown(scene, keys, now, known)
     if lockout.is_locked(known.lock, now):
         return refuse(scene, now, Reason.LOCKED, known.lock, used)
+    if not scene.has_device(used):
+        return refuse(scene, now, Reason.DEVICES_CHANGED, known.lock, used)
     event = make_event(scene, now, Outcome.SUCCESS, Reason.SSH_KEY_ACCEPTED, used)
     # Wrong codes stay counted: the key is no proof to sudo, so whoever has it could otherwise guess
     # codes there without end, by logging in anew after every few.

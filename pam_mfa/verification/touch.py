@@ -275,6 +275,8 @@ class Touching:
         now, serial_number = self._clock(), device.serial_number
         if lockout.is_locked(known.lock, now):
             return refuse(self._scene, now, Reason.LOCKED, known.lock, device)
+        if not self._scene.has_device(device):
+            return refuse(self._scene, now, Reason.DEVICES_CHANGED, known.lock, device)
         went_back = is_possible_clone(known.used_steps.get(serial_number, -1), proof.sign_count)
         if went_back and self._scene.policy.fido.sign_count is SignCount.REFUSE:
             change = refuse(self._scene, now, Reason.POSSIBLE_CLONE, known.lock, device)

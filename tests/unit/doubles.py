@@ -104,11 +104,17 @@ class MemoryStore:
         self.looked_up: list[str] = []
         self.claims: list[Claim] = []
         self.failure: BrokenSystemError | None = None
+        self.taken_away: list[object] = []
 
     def read_enrollment(self, user: str) -> Enrollment:
         """Return what a user can be verified by."""
         self.looked_up.append(user)
         return self.enrollments.get(user, NOT_ENROLLED)
+
+    def has_device(self, user: str, device: object, version: tuple[int, ...]) -> bool:
+        """Whether nobody has taken the device away."""
+        del user, version
+        return device not in self.taken_away
 
     def commit(self, claims: list[Claim]) -> list[Change]:
         """Judge claims one after the other, or fail as told."""

@@ -70,6 +70,11 @@ class MemoryStore:
         opened = [one._replace(state=self.states[one.device.serial_number]) for one in self.devices]
         return Enrollment(user, self.standing, tuple(opened))
 
+    def has_device(self, user: str, device: object, version: tuple[int, ...]) -> bool:
+        """Nobody takes a device away here."""
+        del user, device, version
+        return True
+
     def commit(self, claims: list[Claim]) -> list[Change]:
         """Judge claims one after the other."""
         return [self._judge(claim) for claim in claims]
