@@ -18,6 +18,7 @@ from pam_mfa.lifecycle import Actor, DevicesChangedError, Lifecycle, PendingDevi
 from pam_mfa.store import Change, Claim, Standing
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.verification import Ask, Attempt, Caller, Commit, Listen, Need, Tell, Verdict
+from pam_mfa.verification.scene import describe_request
 from pam_mfa.wire import TEXT_MAX, Request, Result
 
 _TRIES = 3  # pairs of codes
@@ -43,7 +44,7 @@ def enroll(
     may_enroll = caller.uid == 0 and request.uid is not None
     reason = find_refusal(enrollment.standing, may_enroll=may_enroll)
     if reason is None:
-        lifecycle = Lifecycle(store, clock, Actor(caller.uid, caller.pid, None))
+        lifecycle = Lifecycle(store, clock, Actor(caller.uid, caller.pid, caller.login_uid))
         # The first, or none: nobody who has only the password enables another beside it.
         pending = lifecycle.begin_virtual(request.user)._replace(beside=frozenset())
         reason = yield from enable_device(lifecycle, pending, _INTRODUCTION)
@@ -109,13 +110,7 @@ def _refusal(request: Request, caller: Caller, reason: Reason, at: float) -> Eve
         reason=reason,
         at=at,
         user=request.user if request.uid is not None else "",
-        service=request.service,
-        phase=request.phase.name.lower(),
-        tty=request.tty,
-        rhost=request.rhost,
-        ruser=request.ruser,
-        caller_uid=caller.uid,
-        caller_pid=caller.pid,
+        **describe_request(request, caller, at),
     )
 
 

@@ -242,7 +242,9 @@ def open_store(layout: Layout) -> tuple[EmbeddedStore, Actor]:
     make_directories(layout)
     drop_privileges()
     make_own_directories(layout)
-    return EmbeddedStore(layout), actor
+    store = EmbeddedStore(layout)
+    store.follow_file(layout.policy)
+    return store, actor
 
 
 def refuse_sms() -> RefusedError:

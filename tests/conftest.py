@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from audit_records import require_schema
 from installed import DataRoot, install
 
 
@@ -20,6 +21,16 @@ def prefix() -> Iterator[Path]:
         yield directory / "prefix"
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture(autouse=True)
+def records_have_the_schema(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold the schema against every record that a test's own verifiers wrote."""
+    uses_path = "tmp_path" in request.fixturenames
+    path: Path | None = request.getfixturevalue("tmp_path") if uses_path else None
+    yield
+    if path is not None:
+        require_schema(path)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from audit_records import require_schema
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0  # seconds that a daemon may take to listen or to stop on a loaded machine
 PERIOD = 30  # seconds
@@ -83,7 +85,11 @@ class DataRoot:
         return f"{self.prefix}/lib/security/pam_mfa.so root={self.path}"
 
     def remove(self) -> None:
-        """Take the directory away, though a verifier on demand may still be ending in it."""
+        """Take the directory away, though a verifier on demand may still be ending in it.
+
+        Before that, the schema is held against every record in it.
+        """
+        require_schema(self.path)
         deadline = time.monotonic() + PATIENCE
         while self.path.exists() and time.monotonic() < deadline:
             shutil.rmtree(self.path, ignore_errors=True)

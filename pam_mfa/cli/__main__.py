@@ -12,6 +12,7 @@ import click
 from pam_mfa import __version__
 from pam_mfa.cli import (
     attempt,
+    audit,
     devices,
     importing,
     importing_u2f,
@@ -54,6 +55,7 @@ for _command in (
     importing.import_credentials,
     attempt.attempt,
     policy.policy,
+    audit.audit,
 ):
     commands.add_command(_command)
 

@@ -3,18 +3,16 @@
 
 import contextlib
 import datetime
-import io
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 import click
 
 from pam_mfa.census import count_everybody
-from pam_mfa.cli.session import Session, json_option, pass_session, show
+from pam_mfa.cli.session import Session, json_option, pass_session, show, standard_output
 from pam_mfa.errors import RefusedError
 from pam_mfa.host import Accounts
 from pam_mfa.policy import parse_duration
@@ -53,7 +51,7 @@ def report(
     lifecycle = session.lifecycle
     accounts = Accounts(session.layout.root)
     rows = make_rows(count_everybody(lifecycle, accounts, are_opened=False))
-    with _standard_output() as out:
+    with standard_output() as out:
         if form == "csv":
             write_csv(rows, out)
         else:
@@ -97,24 +95,3 @@ def _open_log(path: Path) -> BinaryIO:
         file.close()
         raise RefusedError(f"{path} is no regular file")
     return file
-
-
-@contextlib.contextmanager
-def _standard_output() -> Iterator[TextIO]:
-    """Give the standard output for a file's text: UTF-8 whatever the locale, no line changed.
-
-    Raises:
-        RefusedError: nobody reads it any more.
-    """
-    binary = sys.stdout.buffer
-    out = io.TextIOWrapper(binary, encoding="utf-8", newline="")
-    try:
-        yield out
-        out.flush()
-    except BrokenPipeError as error:
-        # Or the interpreter tries to write what is left once more, and complains.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), binary.fileno())
-        raise RefusedError("the report is cut: its reader is gone") from error
-    finally:
-        out.detach()

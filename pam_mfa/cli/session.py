@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every command shares: the root, the opened store, and how results are shown."""
 
+import contextlib
 import functools
+import io
 import json
 import os
 import pwd
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 from rich.console import Console
@@ -161,3 +163,24 @@ def _table(columns: Iterable[str], rows: list[dict[str, object]]) -> None:
     # Wide enough for every column where a program reads the output.
     width = None if sys.stdout.isatty() else 200
     Console(width=width, highlight=False, markup=False).print(table)
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[TextIO]:
+    """Give the standard output for a file's text: UTF-8 whatever the locale, no line changed.
+
+    Raises:
+        RefusedError: nobody reads it any more.
+    """
+    binary = sys.stdout.buffer
+    out = io.TextIOWrapper(binary, encoding="utf-8", newline="")
+    try:
+        yield out
+        out.flush()
+    except BrokenPipeError as error:
+        # Or the interpreter tries to write what is left once more, and complains.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), binary.fileno())
+        raise RefusedError("the output is cut: its reader is gone") from error
+    finally:
+        out.detach()

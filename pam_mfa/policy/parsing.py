@@ -16,12 +16,15 @@ from pam_mfa.policy.faults import Faults
 from pam_mfa.policy.values import read_devices, read_duration, read_number, read_word
 from pam_mfa.policy.words import (
     DEVICE_TYPES,
+    AuditRules,
     Fido,
     Mode,
+    OnFailure,
     Policy,
     SelfService,
     SignCount,
     Unenrolled,
+    UnknownUsers,
     UserVerification,
 )
 
@@ -34,9 +37,10 @@ _PROMPTS_MAX = 10
 _LOOK_AHEAD_MAX = 50  # RFC 4226, section 7.4: as small as usability allows
 _WINDOW_MAX = 10  # time steps: five minutes either side
 _SEED_BITS_MAX = 256
+_CHECKPOINT_MAX = 1_000_000  # records
 _KEYS = (
-    "version", "mode", "defaults", "totp", "hotp", "lockout", "self_service", "fido", "rules",
-    "include",
+    "version", "mode", "defaults", "totp", "hotp", "lockout", "self_service", "fido", "audit",
+    "rules", "include",
 )  # fmt: skip
 # Given the directory that a policy includes, gives its fragments' names and bytes, in their order.
 ReadFragments = Callable[[str], Sequence[tuple[str, bytes]]]
@@ -100,6 +104,7 @@ def _read_settings(top: Section, faults: Faults) -> Policy:
     fido = faults.section(
         top, "fido", ("user_verification", "sign_count", "touch", "insert", "attestation")
     )
+    audit = faults.section(top, "audit", AuditRules._fields)
     bits = (SEED_BITS_LOWEST, _SEED_BITS_MAX)
     number, word = read_number, read_word
     return Policy(
@@ -117,6 +122,7 @@ def _read_settings(top: Section, faults: Faults) -> Policy:
         lockout=faults.try_or(default.lockout, _lockout, lockout),
         self_service=faults.try_or(default.self_service, _self_service, self_service),
         fido=faults.try_or(default.fido, _fido, fido, faults),
+        audit=faults.try_or(default.audit, _audit, audit),
     )
 
 
@@ -186,6 +192,19 @@ def _fido(section: Section, faults: Faults) -> Fido:
         read_duration(section, "insert", default.insert),
         tuple(aaguids),
         *(_path(attestation, key) for key in ("metadata", "metadata_root", "roots")),
+    )
+
+
+def _audit(section: Section) -> AuditRules:
+    default = AuditRules()
+    return AuditRules(
+        read_word(section, "on_failure", OnFailure, default.on_failure),
+        read_word(section, "unknown_users", UnknownUsers, default.unknown_users),
+        section.get("journal", bool, default=default.journal),
+        section.get("syslog", bool, default=default.syslog),
+        section.get("kernel", bool, default=default.kernel),
+        read_number(section, "checkpoint_every", (1, _CHECKPOINT_MAX), default.checkpoint_every),
+        read_duration(section, "checkpoint_within", default.checkpoint_within),
     )
 
 

@@ -63,6 +63,32 @@ class Fido(NamedTuple):
     roots: str = ""  # path of certificates that attestations must lead to; "": not asked
 
 
+class OnFailure(enum.StrEnum):
+    """What becomes of a login that the audit log cannot take."""
+
+    DENY = "deny"
+    ALLOW = "allow"  # the verdict stands; its record waits in the state
+
+
+class UnknownUsers(enum.StrEnum):
+    """How a name is written down that no account has: it may be a password."""
+
+    HASH = "hash"  # a keyed hash stands for it
+    NAME = "name"
+
+
+class AuditRules(NamedTuple):
+    """How records are kept, and where else they go."""
+
+    on_failure: OnFailure = OnFailure.DENY
+    unknown_users: UnknownUsers = UnknownUsers.HASH
+    journal: bool = True
+    syslog: bool = True
+    kernel: bool = False
+    checkpoint_every: int = 1000  # records
+    checkpoint_within: float = 3600.0  # seconds
+
+
 class Context(NamedTuple):
     """What rules can match on: one PAM call, at one moment."""
 
@@ -132,3 +158,4 @@ class Policy(NamedTuple):
     minimum_seed_bits: int = SEED_BITS_MINIMUM  # of seeds that are imported
     rules: tuple[Rule, ...] = ()  # the first that matches decides
     groups: Collection[str] = frozenset()  # all that rules name
+    audit: AuditRules = AuditRules()

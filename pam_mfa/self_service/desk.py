@@ -99,6 +99,7 @@ def _serve(
         refusal = _check_password(petition.user, layout, dialogue)
     drop_privileges()
     store = EmbeddedStore(layout)
+    store.follow_file(layout.policy)
     try:
         if refusal is not None:
             record(store, petition, peer, refusal.reason)

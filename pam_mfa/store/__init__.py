@@ -5,10 +5,12 @@
 host) is one implementation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pam_mfa.devices import Device
+from pam_mfa.errors import BrokenSystemError
+from pam_mfa.policy import AuditRules
 from pam_mfa.store.enrollment import DeviceState, Enrollment, OpenDevice, Standing
 from pam_mfa.store.state import Change, Claim, Known
 
@@ -38,6 +40,19 @@ class Store(Protocol):
         """Return what stands in records for a name that no account has."""
 
 
+class ServingStore(Store, Protocol):
+    """A store whose records a verifier has kept as policy says."""
+
+    def follow(self, rules: AuditRules, tell: Callable[[BrokenSystemError], None]) -> None:
+        """Keep records from now on as policy says; tell there what a verdict did not wait for."""
+
+    def note_policy(self, digest: str, *, is_accepted: bool) -> None:
+        """Have the next commit record a policy that no record has told of."""
+
+    def sign_if_due(self, *, is_asked: bool = False) -> None:
+        """Sign the records where that is due; never while somebody waits for a verdict."""
+
+
 __all__ = [
     "Change",
     "Claim",
@@ -45,6 +60,7 @@ __all__ = [
     "Enrollment",
     "Known",
     "OpenDevice",
+    "ServingStore",
     "Standing",
     "Store",
 ]

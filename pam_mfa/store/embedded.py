@@ -4,8 +4,10 @@
 import datetime
 import os
 import sqlite3
+import syslog
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from pam_mfa.devices import (
     Bypass,
@@ -18,9 +20,10 @@ from pam_mfa.devices import (
     format_devices,
     parse_devices,
 )
-from pam_mfa.errors import DocumentError, SealError, UnsafeFileError
+from pam_mfa.errors import BrokenSystemError, DocumentError, SealError, UnsafeFileError
 from pam_mfa.lockout import LockState
 from pam_mfa.oath import SEED_BITS, Parameters
+from pam_mfa.policy import AuditRules
 from pam_mfa.secret import Secret
 from pam_mfa.store.device_files import DeviceFiles, encode_user
 from pam_mfa.store.enrollment import (
@@ -35,6 +38,9 @@ from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
 from pam_mfa.store.seal import Sealer, load_sealer
 from pam_mfa.store.state import Change, Claim
+
+if TYPE_CHECKING:
+    from pam_mfa.store.signing import SigningKey
 
 _Result = TypeVar("_Result")
 
@@ -58,7 +64,7 @@ class EmbeddedStore:
         """
         self.device_files = DeviceFiles(layout.devices)
         self._layout = layout
-        self._ledger = Ledger(layout)
+        self._ledger = Ledger(layout, self._open_signing_key)
         self._opened: tuple[Sealer, bytes] | None = None
         if not is_patient:
             self.open()
@@ -162,7 +168,36 @@ class EmbeddedStore:
             StateError: nothing was changed.
             AuditError: the changes stand, their records are not in the log; tell no success.
         """
+        self._open_once()  # where no disk is mounted, no new state is to begin
         return self._ledger.commit(claims)
+
+    def follow(self, rules: AuditRules, tell: Callable[[BrokenSystemError], None]) -> None:
+        """Keep records from now on as policy says; tell there what a verdict did not wait for."""
+        self._ledger.follow(rules, tell)
+
+    def follow_file(self, path: Path) -> None:
+        """Tell outlets of records as a policy file says, which is read with the first record.
+
+        For programs that decide no login: their records are never left out of the log.
+        """
+
+        def find_rules() -> AuditRules:
+            from pam_mfa.store.policies import read_policy  # noqa: PLC0415 - most need it not
+
+            try:
+                return read_policy(path).audit
+            except BrokenSystemError:
+                return AuditRules()
+
+        self._ledger.follow_outlets(find_rules, _tell_system_log)
+
+    def note_policy(self, digest: str, *, is_accepted: bool) -> None:
+        """Have the next commit record a policy that no record has told of."""
+        self._ledger.note_policy(digest, is_accepted=is_accepted)
+
+    def sign_if_due(self, *, is_asked: bool = False) -> None:
+        """Add a checkpoint to the audit log where one is due; never while somebody waits."""
+        self._ledger.sign_if_due(is_asked=is_asked)
 
     def pseudonym(self, text: str) -> str:
         """Return the keyed hash of a name."""
@@ -171,6 +206,11 @@ class EmbeddedStore:
     def close(self) -> None:
         """Close the files."""
         self._ledger.close()
+
+    def _open_signing_key(self) -> "SigningKey":
+        from pam_mfa.store.signing import load_signing_key  # noqa: PLC0415 - start-up cost
+
+        return load_signing_key(self._layout, self.sealer)
 
     def _decoy_enrollment(self, user: str, standing: Standing, problem: str) -> Enrollment:
         decoys, _ = self._open_devices(
@@ -194,6 +234,10 @@ class EmbeddedStore:
             except SealError as error:
                 problems.append(str(error))
         return tuple(opened), "; ".join(problems)
+
+
+def _tell_system_log(error: BrokenSystemError) -> None:
+    syslog.syslog(syslog.LOG_AUTHPRIV | syslog.LOG_ERR, f"{error}. {error.hint}")
 
 
 def _decoy_document(sealer: Sealer) -> bytes:

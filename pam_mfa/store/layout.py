@@ -53,6 +53,16 @@ class Layout(NamedTuple):
         return self.root / "var/log/pam_mfa/audit.jsonl"
 
     @property
+    def signing_key(self) -> Path:
+        """The sealed key that signs the audit log."""
+        return self.library / "audit.key"
+
+    @property
+    def public_key(self) -> Path:
+        """The public key that the audit log's signatures are verified with."""
+        return self.library / "audit.pub"
+
+    @property
     def run(self) -> Path:
         """The directory of the verifier's socket."""
         return self.root / "run/pam_mfa"

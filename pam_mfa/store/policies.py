@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policy files on disk, and the directory of fragments that one may include."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ class PolicySource:
         self.directory: Path | None = None
         self.marks: Marks = ()
         """How the directory and its fragments looked just before they were read."""
+        self.digest = ""
+        """SHA-256 of what was read last, each file after its length; "" where none could be."""
 
     def read(self) -> Policy:
         """Read the policy.
@@ -39,7 +42,20 @@ class PolicySource:
             UnsafeFileError: a file is missing, or somebody else may have written it.
             DocumentError: a content is wrong; the text names the file, the line and the key.
         """
-        return parse_policy(self._read_file(), str(self.path), self._read_fragments)
+        self.digest = ""
+        data = self._read_file()
+        digest = hashlib.sha256(len(data).to_bytes(8, "big") + data)
+
+        def read_fragments(directory: str) -> Sequence[tuple[str, bytes]]:
+            fragments = self._read_fragments(directory)
+            for _, fragment in fragments:
+                digest.update(len(fragment).to_bytes(8, "big") + fragment)
+            return fragments
+
+        try:
+            return parse_policy(data, str(self.path), read_fragments)
+        finally:
+            self.digest = digest.hexdigest()
 
     def check(self) -> tuple[Policy, list[BrokenSystemError]]:
         """Read the policy and return it with everything that is wrong.

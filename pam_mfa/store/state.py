@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pam_mfa.audit import Event
+from pam_mfa.audit import Event, Head, follow
 from pam_mfa.errors import StateError, UnsafeFileError
 from pam_mfa.lockout import LockState
 from pam_mfa.store import inventory
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.files import identity_of, make_private_file
+from pam_mfa.store.log_state import SCHEMA as LOG_SCHEMA
+from pam_mfa.store.log_state import LogState, read_log_state, write_log_state
 
 _Result = TypeVar("_Result")
 
@@ -30,6 +32,7 @@ CREATE TABLE IF NOT EXISTS used_step(
     serial_number TEXT PRIMARY KEY, step INTEGER NOT NULL, drift INTEGER NOT NULL DEFAULT 0,
     used_at REAL NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox(id INTEGER PRIMARY KEY, line BLOB NOT NULL);
+{LOG_SCHEMA};
 {inventory.SCHEMA}"""
 _UPSERT_LOCK = """INSERT INTO lock_state VALUES(?, ?, ?) ON CONFLICT(user)
     DO UPDATE SET failures = excluded.failures, locked_until = excluded.locked_until"""
@@ -83,6 +86,7 @@ class Committed(NamedTuple):
     changes: list[Change]
     lines: list[bytes]  # of the records, for the log
     last_id: int  # of these records in the outbox; 0 where there are none
+    log: LogState
 
 
 class Outbox:
@@ -103,13 +107,22 @@ class Outbox:
         return [row[0] for row in rows if row[0]]
 
 
-Settle = Callable[[Outbox], int]
+class Settled(NamedTuple):
+    """What is to be done before claims are judged."""
+
+    safe: int  # the id up to which rows are safe in the log
+    log: LogState  # as it is from here on
+    events: tuple[Event, ...] = ()  # recorded before the claims' own
+
+
+Settle = Callable[[Outbox, LogState], Settled]
+FormatLine = Callable[[Event, Head], bytes]
 
 
 class State:
     """One connection to the database; not for several threads."""
 
-    def __init__(self, path: Path, format_line: Callable[[Event], bytes]) -> None:
+    def __init__(self, path: Path, format_line: FormatLine) -> None:
         """Take the path, which is not touched yet, and what makes a record's line."""
         self._path = path
         self._format_line = format_line
@@ -121,24 +134,31 @@ class State:
 
         Args:
             claims: judged in this order, each seeing what those before it changed.
-            settle: called first, inside the transaction, with the outbox; it returns the id up
-                to which rows are safe in the log. Those are dropped, but for the last one's
-                id, so that ids only ever grow.
+            settle: called first, inside the transaction, with the outbox and what is known of
+                the log. Rows that it says are safe in the log are dropped, but for the last
+                one's id, so that ids only ever grow.
 
         Raises:
             StateError: nothing was changed.
         """
         with self._transaction() as connection:
-            safe = settle(Outbox(connection))
-            if safe:
-                connection.execute("DELETE FROM outbox WHERE id < ?", (safe,))
-                connection.execute("UPDATE outbox SET line = x'' WHERE id = ?", (safe,))
+            known = read_log_state(connection)
+            settled = settle(Outbox(connection), known)
+            if settled.safe:
+                connection.execute("DELETE FROM outbox WHERE id < ?", (settled.safe,))
+                connection.execute("UPDATE outbox SET line = x'' WHERE id = ?", (settled.safe,))
             changes = [_judge(connection, claim) for claim in claims]
-            lines = [self._format_line(event) for change in changes for event in change.events]
-            last = 0
-            for line in lines:
+            events = [*settled.events, *(event for change in changes for event in change.events)]
+            head, lines, last = settled.log.head, [], 0
+            for event in events:
+                line = self._format_line(event, head)
+                head = follow(head, line)
+                lines.append(line)
                 last = connection.execute(_INSERT_LINE, (line,)).lastrowid or 0
-            return Committed(changes, lines, last)
+            log = settled.log._replace(head=head)
+            if log != known:
+                write_log_state(connection, log)
+            return Committed(changes, lines, last, log)
 
     def read_devices(self, serial_numbers: Sequence[str]) -> dict[str, DeviceState]:
         """Return what is known of devices; those without a record are left out.

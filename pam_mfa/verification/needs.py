@@ -21,6 +21,9 @@ class Caller(NamedTuple):
     pid: int
     uid: int
     may_verify: bool  # root may verify anyone; another user only itself
+    login_uid: int | None = None  # as whom it once logged in; None: nobody has, above it
+    login_session: int | None = None
+    asked_at: float = 0.0  # seconds since the epoch; 0: nobody took the time
 
 
 class Machine(NamedTuple):

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stays the same throughout one attempt, and its records."""
 
+import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 from pam_mfa import lockout
 from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
 from pam_mfa.devices import Device
-from pam_mfa.policy import Policy
+from pam_mfa.policy import Policy, UnknownUsers
 from pam_mfa.store import Change, Claim, Enrollment, Standing, Store
 from pam_mfa.verification.needs import Attempt, Caller, Clock, Commit, Verdict
 from pam_mfa.wire import Request, Result
 
+# Addresses of both versions, and nothing that is a name: a record asks no more of them.
+_ADDRESS: Final = re.compile(
+    r"[0-9]{1,3}(\.[0-9]{1,3}){3}|(?=[0-9a-f.]*:)[0-9a-f:.]{2,45}(%[0-9a-z._-]{1,16})?", re.ASCII
+)
 _SKIPS = (Reason.UNENROLLED_ALLOWED, Reason.ENROLLMENT_DUE, Reason.SKIPPED_BY_RULE)
 
 
@@ -26,6 +31,7 @@ class Scene(NamedTuple):
     pseudonym: str  # "" for a name that one has
     has_device: Callable[[Device], bool]  # whether a device is the user's, at this moment
     rule: str = ""  # that decided; "": the policy's defaults
+    unknown_name: str = ""  # where no account has it and policy wants it written down
 
 
 def set_scene(
@@ -34,6 +40,7 @@ def set_scene(
     """Look the user up."""
     enrollment = store.read_enrollment(request.user)
     is_known = request.uid is not None or enrollment.standing is not Standing.NOT_ENROLLED
+    may_name = policy.audit.unknown_users is UnknownUsers.NAME
     return Scene(
         request=request,
         caller=caller,
@@ -43,7 +50,56 @@ def set_scene(
         pseudonym="" if is_known else store.pseudonym(request.user),
         has_device=lambda device: store.has_device(request.user, device, enrollment.version),
         rule=rule,
+        unknown_name="" if is_known or not may_name else request.user,
     )
+
+
+class _Asked(TypedDict):
+    """What a record tells of a request and of who made it."""
+
+    service: str
+    phase: str
+    tty: str
+    rhost: str
+    ruser: str
+    source_address: str
+    is_claim: bool | None
+    caller_uid: int
+    caller_pid: int
+    login_uid: int | None
+    login_session: int | None
+    duration_ms: int | None
+
+
+def describe_request(request: Request, caller: Caller, now: float) -> _Asked:
+    """Return a record's fields of a request, and of who made it."""
+    asked_at = caller.asked_at
+    return {
+        "service": request.service,
+        "phase": request.phase.name.lower(),
+        "tty": request.tty,
+        "rhost": request.rhost,
+        "ruser": request.ruser,
+        "source_address": find_source(request),
+        "is_claim": None if caller.uid == 0 else True,
+        "caller_uid": caller.uid,
+        "caller_pid": caller.pid,
+        "login_uid": caller.login_uid,
+        "login_session": caller.login_session,
+        # A clock that is set back meanwhile must not make it negative.
+        "duration_ms": max(0, round((now - asked_at) * 1000)) if asked_at else None,
+    }
+
+
+def find_source(request: Request) -> str:
+    """Return the address that a login comes from; "" where there is none.
+
+    SSH_CONNECTION stands in PAM's environment, where a module may put a user's own value: it only
+    has the address where the host program tells a name.
+    """
+    words = request.ssh_connection.split(" ", 1)
+    candidates = (request.rhost, words[0])
+    return next((one for one in candidates if _ADDRESS.fullmatch(one)), "")
 
 
 def make_event(
@@ -58,16 +114,11 @@ def make_event(
         at=now,
         user=scene.shown_user,
         unknown_user=scene.pseudonym,
-        service=request.service,
-        phase=request.phase.name.lower(),
-        tty=request.tty,
-        rhost=request.rhost,
-        ruser=request.ruser,
+        unknown_name=scene.unknown_name,
+        **describe_request(request, scene.caller, now),
         device=DeviceField(device.serial_number, device.type, device.name) if device else None,
         mode=scene.policy.mode.value,
         rule=scene.rule,
-        caller_uid=scene.caller.uid,
-        caller_pid=scene.caller.pid,
         detail=scene.enrollment.problem,
     )
 

@@ -10,12 +10,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pam_mfa import __version__
+from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.errors import BrokenSystemError, PamMfaError, PolicyError
+from pam_mfa.store import Change, Claim
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout, drop_privileges, make_run_directory
 from pam_mfa.verification import Machine
 from pam_mfa.verifier import journal
-from pam_mfa.verifier.conversation import Services
+from pam_mfa.verifier.conversation import Services, follow_policy
 from pam_mfa.verifier.login_session import is_remote
 from pam_mfa.verifier.policy_file import PolicyFile
 
@@ -48,8 +51,6 @@ def _run(arguments: list[str]) -> int:
     # By hand: argparse costs a login on demand more than the code's own verification.
     options = dict(zip(arguments[::2], arguments[1::2], strict=False))
     if arguments == ["--version"]:
-        from pam_mfa import __version__  # noqa: PLC0415
-
         sys.stdout.write(f"pam-mfad {__version__}\n")
         return 0
     if len(arguments) % 2 or not set(options) <= {"--once", "--serve", "--root"}:
@@ -112,9 +113,14 @@ def _run_daemon(layout: Layout) -> None:
     _raise_descriptor_limit()
     services = _open_services(layout, is_daemon=True)
     with contextlib.suppress(PolicyError):  # told in the journal; refused until it is mended
-        services.policy_file.current()
+        follow_policy(services)
     listeners = activated_listeners(layout) or own_listeners(layout)
-    _serve(listeners.root, services, ROOT_LIMITS, Child(listeners.own, str(layout.root)))
+    _record(services, EventName.START_VERIFIER, Reason.STARTED)
+    try:
+        _serve(listeners.root, services, ROOT_LIMITS, Child(listeners.own, str(layout.root)))
+    finally:
+        _record(services, EventName.STOP_VERIFIER, Reason.STOPPED)
+        services.store.close()
 
 
 def _run_child(descriptor: int, layout: Layout) -> None:
@@ -122,12 +128,11 @@ def _run_child(descriptor: int, layout: Layout) -> None:
     from pam_mfa.verifier.server import SELF_LIMITS  # noqa: PLC0415
 
     _raise_descriptor_limit()
-    _serve(
-        socket.socket(fileno=descriptor),
-        _open_services(layout, is_daemon=True),
-        SELF_LIMITS,
-        Parent(),
-    )
+    services = _open_services(layout, is_daemon=True)
+    try:
+        _serve(socket.socket(fileno=descriptor), services, SELF_LIMITS, Parent())
+    finally:
+        services.store.close()
 
 
 def _serve(
@@ -139,10 +144,18 @@ def _serve(
     from pam_mfa.verifier.surroundings import refuse_core  # noqa: PLC0415
 
     refuse_core()
+    asyncio.run(serve_until_stopped(listener, services, limits, companion))
+
+
+def _record(services: Services, name: EventName, reason: Reason) -> None:
+    """Record that the daemon begins or ends, signed; what hinders it hinders no start."""
+    event = Event(name, Outcome.SUCCESS, reason, services.clock(), detail=f"pam-mfad {__version__}")
+    change = Change(accepted=False, events=(event,))
     try:
-        asyncio.run(serve_until_stopped(listener, services, limits, companion))
-    finally:
-        services.store.close()
+        services.store.commit([Claim("", (), lambda _: change)])
+    except BrokenSystemError as error:
+        journal.tell_failure(error)
+    services.store.sign_if_due(is_asked=True)
 
 
 def _raise_descriptor_limit() -> None:

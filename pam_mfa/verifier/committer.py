@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Callable
 
 from pam_mfa.errors import BrokenSystemError, StateError
-from pam_mfa.store import Change, Claim, Store
+from pam_mfa.store import Change, Claim, ServingStore
 from pam_mfa.verifier.journal import tell_fault
 
 Done = Callable[[Change | BrokenSystemError], None]
@@ -18,7 +18,7 @@ class Committer:
     wait in their sockets and share the next one.
     """
 
-    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, store: ServingStore, loop: asyncio.AbstractEventLoop) -> None:
         """Take the store that all claims go to."""
         self._store = store
         self._loop = loop
@@ -53,3 +53,4 @@ class Committer:
             return
         for (_, done), change in zip(batch, changes, strict=True):
             done(change)
+        self._store.sign_if_due()  # verdicts are out, so nobody waits for it

@@ -6,15 +6,16 @@ the driver. It owns the rule who may verify whom, and the translation of a broke
 verdict; no exception but ``WireError`` leaves it.
 """
 
+import contextlib
 import pwd
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from pam_mfa import wire
 from pam_mfa.audit import Reason
-from pam_mfa.errors import BrokenSystemError
+from pam_mfa.errors import BrokenSystemError, PolicyError
 from pam_mfa.policy import Action, Policy
-from pam_mfa.store import Store
+from pam_mfa.store import ServingStore
 from pam_mfa.verification import (
     Ask,
     Attempt,
@@ -31,6 +32,7 @@ from pam_mfa.verification import (
     find_decision,
 )
 from pam_mfa.verifier.journal import tell_failure
+from pam_mfa.verifier.login_session import find_login
 from pam_mfa.verifier.packets import Peer
 from pam_mfa.verifier.policy_file import PolicyFile
 from pam_mfa.wire import Request, Result, Style
@@ -42,7 +44,7 @@ class Services(NamedTuple):
     """What every conversation of a verifier shares."""
 
     policy_file: PolicyFile
-    store: Store
+    store: ServingStore
     clock: Clock
     machine: Machine | None = None  # None: no security key is asked for
 
@@ -73,15 +75,43 @@ def converse(request: Request, peer: Peer, services: Services) -> Conversation:
     Raises:
         WireError: the module sent what is no answer; it is told no verdict.
     """
-    result = Result.UNAVAILABLE
+    result, asked_at = Result.UNAVAILABLE, services.clock()
     try:
-        policy = services.policy_file.current()
-        caller = Caller(peer.pid, peer.uid, _may_verify(peer, request.user))
+        policy = follow_policy(services)
+        may_verify = _may_verify(peer, request.user)
+        caller = Caller(peer.pid, peer.uid, may_verify, *find_login(peer), asked_at)
         running = _choose(request, caller, policy, services)
         result = yield from _carry(running, request.nonce)
     except BrokenSystemError as error:
         tell_failure(error)
     yield Last(wire.build_verdict(request.nonce, result))
+
+
+def follow_policy(services: Services) -> Policy:
+    """Return the policy in force; records are kept as it says from here on.
+
+    Raises:
+        PolicyError: there is none, which is recorded.
+    """
+    store, policy_file = services.store, services.policy_file
+    try:
+        policy = policy_file.current()
+    except PolicyError:
+        _note_policy(services)
+        with contextlib.suppress(BrokenSystemError):  # the policy's error is the one to tell
+            store.commit([])
+        raise
+    store.follow(policy.audit, tell_failure)
+    _note_policy(services)
+    return policy
+
+
+def _note_policy(services: Services) -> None:
+    """Have a policy recorded that was read since the last time."""
+    if services.policy_file.news is not None:
+        digest, is_accepted = services.policy_file.news
+        services.policy_file.news = None
+        services.store.note_policy(digest, is_accepted=is_accepted)
 
 
 def _choose(request: Request, caller: Caller, policy: Policy, services: Services) -> Attempt:

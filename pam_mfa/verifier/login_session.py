@@ -37,6 +37,16 @@ def find_presence(peer: Peer) -> Presence:
     return known[_is_session_remote(session)]
 
 
+def find_login(peer: Peer) -> tuple[int | None, int | None]:
+    """Return as whom a process once logged in, and its audit session; None where it has none."""
+    place = PROCESSES / str(peer.pid)
+    login_uid, session = _read_number(place / "loginuid"), _read_number(place / "sessionid")
+    # A process that has ended may have left its number to another user's.
+    if (login_uid or session) and _owner_of(place) != peer.uid:
+        return None, None
+    return int(login_uid) if login_uid else None, int(session) if session else None
+
+
 def is_remote(pid: int) -> bool:
     """Whether a process belongs to somebody who is logged in from another machine.
 

@@ -19,8 +19,15 @@ class PolicyFile:
         """Take the path and where to tell of a broken or changed file; nothing is read yet."""
         self._source = PolicySource(path)
         self._tell = tell
+        self.news: tuple[str, bool] | None = None
+        """The hash of the last file that was read, and whether it is in force; for a record."""
         self._policy: Policy | None = None
         self._seen: Marks = ()
+
+    @property
+    def path(self) -> Path:
+        """The file's."""
+        return self._source.path
 
     def current(self) -> Policy:
         """Return the policy in force, after a look at whether its file has changed.
@@ -36,7 +43,7 @@ class PolicyFile:
             self._seen = (seen[0], *self._source.marks)
         if self._policy is None:
             raise PolicyError(
-                f"there is no usable policy at {self._source.path}, so every login is refused",
+                f"there is no usable policy at {self.path}, so every login is refused",
                 hint="See: pam-mfa policy check",
             )
         return self._policy
@@ -47,9 +54,11 @@ class PolicyFile:
             self._policy = self._source.read()
         except (DocumentError, UnsafeFileError) as error:
             self._tell_broken(f"{error}. {error.hint}" if error.hint else str(error))
+            self.news = (self._source.digest, False)
         else:
+            self.news = (self._source.digest, True)
             if had_one:
-                self._tell(f"the policy {self._source.path} was read again and is in force")
+                self._tell(f"the policy {self.path} was read again and is in force")
 
     def _tell_broken(self, what: str) -> None:
         kept = "the policy read before stays in force" if self._policy else "every login is refused"

@@ -201,7 +201,7 @@ def test_report_to_nobody(host: DataRoot) -> None:
             stdout=out, stderr=subprocess.PIPE, check=False, timeout=60,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (
-        1, b"pam-mfa: the report is cut: its reader is gone.\n",
+        1, b"pam-mfa: the output is cut: its reader is gone.\n",
     )  # fmt: skip
 
 

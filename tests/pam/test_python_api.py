@@ -14,7 +14,8 @@ from installed import REPOSITORY, DataRoot, totp, wait_for_step
 @pytest.fixture
 def example(tmp_path: Path, root: DataRoot) -> Iterator[subprocess.Popen[str]]:
     """Run the example as the README says, under a root of its own."""
-    (text,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    _, _, section = (REPOSITORY / "README.md").read_text("utf-8").partition("\n## From Python\n")
+    (text,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     script = tmp_path / "example.py"
     script.write_text(text)
     with subprocess.Popen(

@@ -8,7 +8,7 @@ test makes its own expected values.
 import datetime
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pam_mfa.devices import VirtualDevice
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.lockout import LockState
 from pam_mfa.oath import Algorithm, Parameters
+from pam_mfa.policy import AuditRules
 from pam_mfa.secret import Secret
 from pam_mfa.store import Change, Claim, Enrollment, Known, OpenDevice, Standing
 from pam_mfa.store.enrollment import DeviceState
@@ -105,6 +106,9 @@ class MemoryStore:
         self.claims: list[Claim] = []
         self.failure: BrokenSystemError | None = None
         self.taken_away: list[object] = []
+        self.audit_rules = AuditRules()
+        self.policies: list[tuple[str, bool]] = []
+        self.signings: list[bool] = []
 
     def read_enrollment(self, user: str) -> Enrollment:
         """Return what a user can be verified by."""
@@ -136,6 +140,19 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def follow(self, rules: AuditRules, tell: Callable[[BrokenSystemError], None]) -> None:
+        """Keep in mind how records are to be kept."""
+        del tell
+        self.audit_rules = rules
+
+    def note_policy(self, digest: str, *, is_accepted: bool) -> None:
+        """Keep in mind what policy is to be recorded."""
+        self.policies.append((digest, is_accepted))
+
+    def sign_if_due(self, *, is_asked: bool = False) -> None:
+        """Count how often signing was thought of."""
+        self.signings.append(is_asked)
 
     def pseudonym(self, text: str) -> str:
         """Return the same for every text of one length."""
@@ -235,5 +252,13 @@ def make_layout(root: Path) -> Layout:
 def make_event(user: str = "alice", **items: Any) -> Event:  # noqa: ANN401 - any field
     """Return a record of a wrong code."""
     return Event(
-        EventName.VERIFY_MFA, Outcome.DENIED, Reason.WRONG_CODE, START, user=user
+        EventName.VERIFY_MFA,
+        Outcome.DENIED,
+        Reason.WRONG_CODE,
+        START,
+        user=user,
+        phase="auth",
+        mode="enforce",
+        caller_uid=0,
+        caller_pid=4321,
     )._replace(**items)

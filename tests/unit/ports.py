@@ -5,12 +5,12 @@ What speaks to them is the product's own code, from packets up.
 """
 
 import hashlib
-import json
 from collections.abc import Generator, Iterable, Iterator
 from threading import Event
 from typing import Any, TypeVar
 
 import pytest
+from audit_records import read_records
 from doubles import Clock
 from security_key.injected import InjectedKey
 from security_key.key import SecurityKey
@@ -148,9 +148,7 @@ class KeyHost:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records in the log."""
-        if not self.layout.audit_log.exists():
-            return []
-        return [json.loads(line) for line in self.layout.audit_log.read_bytes().splitlines()]
+        return read_records(self.layout.audit_log)
 
 
 def want(report: KeyReport, pending: PendingKey, **values: Any) -> NewCredential:  # noqa: ANN401 - any field

@@ -12,9 +12,24 @@ from doubles import START, make_event
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pam_mfa.audit import AuditLog, DeviceField, Event, EventName, Outcome, Reason, format_event
+from pam_mfa.audit import (
+    NO_HASH,
+    AuditLog,
+    DeviceField,
+    Event,
+    EventName,
+    Head,
+    Origin,
+    Outcome,
+    Reason,
+    follow,
+    format_event,
+    hash_line,
+)
+from pam_mfa.audit.log import End
 from pam_mfa.errors import AuditError
 
+ORIGIN = Origin("host.example", 99, "pam-mfad")
 ITEMS = st.binary(max_size=60).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 
 
@@ -33,29 +48,32 @@ def log(path: Path) -> Iterator[AuditLog]:
 
 
 def test_line() -> None:
-    """A record's line has its fields in the documented order and form."""
+    """A record's line is canonical: sorted keys, no spaces, what follows the head in the chain."""
     event = Event(
         EventName.VERIFY_MFA, Outcome.SUCCESS, Reason.CODE_ACCEPTED, START + 0.25, user="alice",
         service="sshd", phase="auth", tty="ssh", rhost="192.0.2.7", ruser="bob",
         device=DeviceField("virtual/alice/phone", "virtual", "phone"), mode="enforce",
         caller_uid=0, caller_pid=4321, login_uid=1000, detail="why",
     )  # fmt: skip
+    head = Head(41, "ab" * 32)
     expected = (
-        b'{"time":"2023-11-14T22:14:05.250000Z","event_id":"0123456789abcdef",'
-        b'"event_name":"VerifyMfa","outcome":"success","reason":"code_accepted",'
-        b'"host":"host.example","user":"alice","service":"sshd","phase":"auth","tty":"ssh",'
-        b'"rhost":"192.0.2.7","ruser":"bob","device":{"serial_number":"virtual/alice/phone",'
-        b'"type":"virtual","name":"phone"},"mode":"enforce","caller_uid":0,"caller_pid":4321,'
-        b'"login_uid":1000,"detail":"why"}\n'
+        b'{"caller_pid":4321,"caller_uid":0,"detail":"why","device":{"name":"phone",'
+        b'"serial_number":"virtual/alice/phone","type":"virtual"},"event_id":"0123456789abcdef",'
+        b'"event_name":"VerifyMfa","host":"host.example","login_uid":1000,"mode":"enforce",'
+        b'"outcome":"success","phase":"auth","previous":"' + b"ab" * 32 + b'",'
+        b'"process":{"pid":99,"program":"pam-mfad"},"reason":"code_accepted",'
+        b'"rhost":"192.0.2.7","ruser":"bob","sequence":42,"service":"sshd",'
+        b'"time":"2023-11-14T22:14:05.250000Z","tty":"ssh","user":"alice","version":1}\n'
     )
-    assert expected == format_event(event, "0123456789abcdef", "host.example")
+    assert expected == format_event(event, "0123456789abcdef", ORIGIN, head)
 
 
 def test_no_empty_fields() -> None:
     """What is not known of an event is left out; user id 0 is known."""
     event = Event(EventName.LOCK_USER, Outcome.SUCCESS, Reason.TOO_MANY_FAILURES, START)
-    record = json.loads(format_event(event._replace(caller_uid=0), "id", "host"))
-    expected = ["time", "event_id", "event_name", "outcome", "reason", "host", "caller_uid"]
+    record = json.loads(format_event(event._replace(caller_uid=0), "id", ORIGIN, Head()))
+    expected = ["caller_uid", "event_id", "event_name", "host", "outcome", "previous", "process",
+                "reason", "sequence", "time", "version"]  # fmt: skip
     assert expected == list(record)
 
 
@@ -63,7 +81,7 @@ def test_no_empty_fields() -> None:
 def test_one_line(user: str, rhost: str, serial_number: str) -> None:
     """Whatever names contain, a record is one line of ASCII, and they are read back from it."""
     device = DeviceField(serial_number, "virtual", "phone")
-    line = format_event(make_event(user, rhost=rhost, device=device), "id", "host")
+    line = format_event(make_event(user, rhost=rhost, device=device), "id", ORIGIN, Head())
     record = json.loads(line)
     assert (1, True, user, rhost, serial_number) == (
         len(line.splitlines()), line.isascii(), record.get("user", ""), record.get("rhost", ""),
@@ -76,7 +94,7 @@ def test_one_line(user: str, rhost: str, serial_number: str) -> None:
 )
 def test_forged_lines(name: str) -> None:
     """A name that looks like the end of a record stays inside its field."""
-    line = format_event(make_event(name), "id", "host")
+    line = format_event(make_event(name), "id", ORIGIN, Head())
     record = json.loads(line)
     assert (b"\n", name, "denied") == (line[-1:], record["user"], record["outcome"])
     assert all(byte >= ord(" ") for byte in line[:-1])
@@ -85,7 +103,7 @@ def test_forged_lines(name: str) -> None:
 @pytest.mark.parametrize("key", ["user", "rhost", "ruser", "tty", "service", "detail"])
 def test_long_texts(key: str) -> None:
     """A text that somebody else chose is cut, so that a record stays short."""
-    record = json.loads(format_event(make_event(**{key: "é" * 16384}), "id", "host"))
+    record = json.loads(format_event(make_event(**{key: "é" * 16384}), "id", ORIGIN, Head()))
     assert "é" * (1024 if key in ("user", "detail") else 128) == record[key]
 
 
@@ -280,26 +298,61 @@ def test_failing_sync(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_recent(log: AuditLog, path: Path) -> None:
-    """What was written lately is found in this log and in the newest rotated one."""
-    for age, name in ((30, "audit.jsonl.2"), (20, "audit.jsonl.1"), (10, "audit.jsonl")):
+    """What was written lately is found in this log and in the newest rotated ones."""
+    ages = (("audit.jsonl.3", 40), ("audit.jsonl.2", 30), ("audit.jsonl.1", 20), ("audit.jsonl", 9))
+    for name, age in ages:
         path.with_name(name).write_bytes(name.encode() + b"\n")
         os.utime(path.with_name(name), (START - age, START - age))
-    assert {b"audit.jsonl\n", b"audit.jsonl.1\n"} == log.recent()
+    assert {b"audit.jsonl\n", b"audit.jsonl.1\n", b"audit.jsonl.2\n"} == log.recent()
+
+
+def test_recent_while_one_is_compressed(log: AuditLog, path: Path) -> None:
+    """A rotated log that is just being compressed, and the newest by that, hides no other."""
+    path.with_name("audit.jsonl.1").write_bytes(b"one\n")
+    os.utime(path.with_name("audit.jsonl.1"), (START, START))
+    path.with_name("audit.jsonl.2.gz").write_bytes(b"\x1f\x8b")
+    assert {b"one\n"} == log.recent()
 
 
 @pytest.mark.parametrize(
     ("data", "expected"),
-    [(b"one\ntwo\n", True), (b"two\n", True), (b"two\none\n", False), (b"", False), (b"tw", False)],
+    [
+        (b"one\ntwo\n", End(b"two\n")),
+        (b"two\n", End(b"two\n")),
+        (b"", End()),
+        (b"tw", End(torn=b"tw")),
+        (b"one\ntw", End(b"one\n", b"tw")),
+        (b"one\n" + b"x" * 100_000, End(b"one\n", b"x" * 100_000)),
+        (b"one\n" + b"x" * 100_000 + b"\n", End(b"x" * 100_000 + b"\n")),
+        (b"x" * 5000 + b"\n" + b"y" * 4095 + b"\n", End(b"y" * 4095 + b"\n")),
+    ],
 )
-def test_last_record(log: AuditLog, path: Path, data: bytes, expected: bool) -> None:  # noqa: FBT001
-    """Whether a record is the log's last is seen from the log's end."""
+def test_end(log: AuditLog, path: Path, data: bytes, expected: End) -> None:
+    """The last whole line is found, and what is torn behind it, however long they are."""
     path.write_bytes(data)
-    assert expected is log.ends_with(b"two\n")
+    path.chmod(0o640)
+    assert expected == log.read_end()
 
 
-def test_last_record_without_a_log(log: AuditLog) -> None:
-    """Where there is no log, nothing is its last record."""
-    assert not log.ends_with(b"two\n")
+def test_end_without_a_log(log: AuditLog, path: Path) -> None:
+    """Where there is no log it has no end, and looking makes none."""
+    assert (End(), False) == (log.read_end(), path.exists())
+
+
+def test_chain() -> None:
+    """A record has the sequence and the hash of the one before it; the first has neither."""
+    first = format_event(make_event(), "id", ORIGIN, Head())
+    second = format_event(make_event(), "id", ORIGIN, follow(Head(), first))
+    records = [json.loads(line) for line in (first, second)]
+    assert [(1, NO_HASH), (2, hash_line(first))] == [
+        (record["sequence"], record["previous"]) for record in records
+    ]
+
+
+def test_hash() -> None:
+    """A line's hash is SHA-256 over its bytes without the newline."""
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+    assert (expected, expected) == (hash_line(b"abc\n"), hash_line(b"abc"))
 
 
 def test_recent_follows_no_link(log: AuditLog, path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pam_mfa.devices import VirtualDevice
+from pam_mfa.errors import BrokenSystemError
 from pam_mfa.secret import Secret
 from pam_mfa.store import Change, Claim, Standing
 from pam_mfa.store.device_files import encode_user
@@ -178,3 +179,13 @@ def test_commit(store: EmbeddedStore, layout: Layout) -> None:
     change = Change(accepted=False, events=(make_event("alice"),))
     assert [change] == store.commit([Claim("alice", (), lambda _: change)])
     assert b'"user":"alice"' in layout.audit_log.read_bytes()
+
+
+def test_commit_without_a_store(layout: Layout) -> None:
+    """Where no store is mounted yet, a commit is an error and begins no new state."""
+    layout.devices.rmdir()
+    store = EmbeddedStore(layout, is_patient=True)
+    with pytest.raises(BrokenSystemError, match="there is no directory"):
+        store.commit([])
+    store.close()
+    assert [] == list(layout.library.iterdir())

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a login session comes over a network: the kernel's numbers, logind's files."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from pam_mfa.verifier import login_session
-from pam_mfa.verifier.login_session import is_remote
+from pam_mfa.verifier.login_session import find_login, is_remote
+from pam_mfa.verifier.packets import Peer
 
 PID, UNSET = 4321, "4294967295"
 
@@ -94,3 +96,20 @@ def test_odd_files(host: Host) -> None:
     (login_session.SESSIONS / "3").write_bytes(b"REMOTE=1\nCLASS=\xff\n")
     (login_session.USERS / "1000").write_text("SESSIONS=../3 4\n", "utf-8")
     assert not is_remote(PID)
+
+
+def test_login(host: Host) -> None:
+    """As whom a process logged in, and its session, are the kernel's numbers of it."""
+    peer = Peer(PID, os.getuid())
+    assert (None, None) == find_login(peer)
+    host.set_process("3", "1000")
+    assert (1000, 3) == find_login(peer)
+    host.set_process("3", UNSET)
+    assert (None, 3) == find_login(peer)
+
+
+def test_login_of_another_process(host: Host) -> None:
+    """A process that has taken the number of one that is gone says nothing of that one."""
+    host.set_process("3", "1000")
+    assert (None, None) == find_login(Peer(PID, os.getuid() + 1))
+    assert (None, None) == find_login(Peer(PID + 1, os.getuid()))

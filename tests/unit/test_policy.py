@@ -13,12 +13,15 @@ from pam_mfa.lockout import LockoutRule
 from pam_mfa.policy import (
     DEVICE_TYPES,
     Action,
+    AuditRules,
     Context,
     Decision,
     Effect,
     Mode,
+    OnFailure,
     Policy,
     Unenrolled,
+    UnknownUsers,
     asks_everyone,
     decide,
     parse_duration,
@@ -27,8 +30,8 @@ from pam_mfa.policy import (
 from pam_mfa.wire import Phase
 
 KEYS = (
-    "defaults", "fido", "hotp", "include", "lockout", "mode", "rules", "self_service", "totp",
-    "version",
+    "audit", "defaults", "fido", "hotp", "include", "lockout", "mode", "rules", "self_service",
+    "totp", "version",
 )  # fmt: skip
 
 
@@ -83,6 +86,8 @@ mode: report-only
 defaults: {devices: [virtual, fido], unenrolled: allow, prompts: 2}
 totp: {window: 4, minimum_seed_bits: 80}
 lockout: {failures: 7, within: 2m, for: 3h}
+audit: {on_failure: allow, unknown_users: name, journal: false, syslog: false, kernel: true,
+        checkpoint_every: 7, checkpoint_within: 2h}
 """
     expected = Policy(
         Mode.REPORT_ONLY,
@@ -92,6 +97,15 @@ lockout: {failures: 7, within: 2m, for: 3h}
         4,
         LockoutRule(7, 120.0, 10800),
         minimum_seed_bits=80,
+        audit=AuditRules(
+            OnFailure.ALLOW,
+            UnknownUsers.NAME,
+            journal=False,
+            syslog=False,
+            kernel=True,
+            checkpoint_every=7,
+            checkpoint_within=7200.0,
+        ),
     )
     assert expected == read(text)
 
@@ -122,6 +136,13 @@ def test_unknown_keys(lines: str, message: str, hint: str) -> None:
     ("lines", "message"),
     [
         ("mode: on", "line 2: 'mode' must be text"),
+        ("audit: {journal: 1}", "line 2: 'audit.journal' must be true or false"),
+        ("audit: {on_failure: warn}",
+         "line 2: 'audit.on_failure' is 'warn', not one of deny, allow"),
+        ("audit: {unknown_users: text}",
+         "line 2: 'audit.unknown_users' is 'text', not one of hash, name"),
+        ("audit: {checkpoint_every: 0}", "line 2: 'audit.checkpoint_every' is 0, not 1 to 1000000"),
+        ("audit: {checkpoint_within: 1}", "line 2: 'audit.checkpoint_within' must be text"),
         ("mode: enforced", "line 2: 'mode' is 'enforced', not one of enforce, report-only"),
         ("mode: Enforce", "line 2: 'mode' is 'Enforce', not one of enforce, report-only"),
         ("mode: ''", "line 2: 'mode' is '', not one of enforce, report-only"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy file in a running verifier: read again when it changes, never weaker by accident."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -367,3 +368,37 @@ def test_fragment_mended(
     for name in ("10-a.yaml", "30-c.yaml"):
         (directory_of_fragments / name).unlink(missing_ok=True)
     assert ["b"] == names(policy_file)
+
+
+def test_news(policy_file: PolicyFile, path: Path) -> None:
+    """Each reading leaves the hash of what was read, and whether it is in force, for a record."""
+    news = []
+    for text in (GOOD, BROKEN, NEW):
+        write(path, text)
+        policy_file.current()
+        news.append(policy_file.news)
+    hashes = [
+        hashlib.sha256(len(text).to_bytes(8, "big") + text.encode()).hexdigest()
+        for text in (GOOD, BROKEN, NEW)
+    ]
+    assert [(hashes[0], True), (hashes[1], False), (hashes[2], True)] == news
+
+
+def test_news_of_fragments(policy_file: PolicyFile, path: Path) -> None:
+    """A fragment's content is a part of the hash."""
+    directory, news = path.with_name("policy.d"), []
+    directory.mkdir(mode=0o755)
+    write(path, "version: 1\ninclude: policy.d\n")
+    for name in ("one", "other"):
+        rule = f"rules: [{{name: {name}, match: {{}}, then: deny}}]\n"
+        write(directory / "a.yaml", rule)
+        policy_file.current()
+        news.append(policy_file.news)
+    assert (2, [True, True]) == (len(set(news)), [one[1] for one in news if one])
+
+
+def test_news_of_no_file(policy_file: PolicyFile) -> None:
+    """Where there is nothing to read, there is no hash."""
+    with pytest.raises(PolicyError):
+        policy_file.current()
+    assert ("", False) == policy_file.news

@@ -87,7 +87,7 @@ def test_record() -> None:
     event = Event(
         EventName.VERIFY_MFA, Outcome.SUCCESS, Reason.SSH_KEY_ACCEPTED, START, user="alice",
         service="sshd", phase="auth", tty="ssh", rhost="192.0.2.7", ruser="bob", device=FIELD,
-        mode="enforce", caller_uid=0, caller_pid=4321,
+        mode="enforce", caller_uid=0, caller_pid=4321, source_address="192.0.2.7",
     )  # fmt: skip
     assert ([event], {FIELD.serial_number: 0}) == (store.events, store.used_steps)
 

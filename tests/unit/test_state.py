@@ -9,24 +9,30 @@ from pathlib import Path
 import pytest
 from doubles import make_event
 
-from pam_mfa.audit import Event
+from pam_mfa.audit import Event, Head, follow
 from pam_mfa.errors import StateError
 from pam_mfa.lockout import LockState
 from pam_mfa.store.enrollment import DeviceState
-from pam_mfa.store.state import SCHEMA_VERSION, Change, Claim, Known, Outbox, State
+from pam_mfa.store.log_state import LogState
+from pam_mfa.store.state import SCHEMA_VERSION, Change, Claim, Known, Outbox, Settled, State
 
 PHONE = "virtual/alice/phone"
 NOTHING = Change(accepted=False, events=())
 
 
-def format_line(event: Event) -> bytes:
+def format_line(event: Event, _head: Head) -> bytes:
     """Return a line that names the user only."""
     return f"{event.user}\n".encode()
 
 
-def keep(_outbox: Outbox) -> int:
+def keep(_outbox: Outbox, log: LogState) -> Settled:
     """Let every row stand."""
-    return 0
+    return Settled(0, log)
+
+
+def drop(_outbox: Outbox, log: LogState) -> Settled:
+    """Say that the rows up to the third are safe."""
+    return Settled(3, log)
 
 
 @pytest.fixture
@@ -172,7 +178,7 @@ def test_settle_that_fails(state: State) -> None:
     """Where the outbox cannot be settled, no claim is judged."""
     seen: list[Known] = []
 
-    def fail(_outbox: Outbox) -> int:
+    def fail(_outbox: Outbox, _log: LogState) -> Settled:
         raise RuntimeError("a fault")
 
     with pytest.raises(RuntimeError, match="a fault"):
@@ -206,9 +212,9 @@ def test_outbox(state: State) -> None:
     """Settling sees the rows of earlier commits, in their order."""
     seen: list[tuple[tuple[int, int], list[bytes]]] = []
 
-    def settle(outbox: Outbox) -> int:
+    def settle(outbox: Outbox, log: LogState) -> Settled:
         seen.append((outbox.ids(), outbox.lines()))
-        return 0
+        return Settled(0, log)
 
     for user in ("a", "b"):
         state.commit([claim(Change(accepted=False, events=(make_event(user),)))], settle)
@@ -216,13 +222,35 @@ def test_outbox(state: State) -> None:
     assert [((0, 0), []), ((1, 1), [b"a\n"]), ((1, 2), [b"a\n", b"b\n"])] == seen
 
 
+def test_head(state: State, path: Path) -> None:
+    """The chain's head goes on with every record, and is there for whoever opens the state next."""
+    change = Change(accepted=False, events=(make_event("a"), make_event("b")))
+    committed = state.commit([claim(change)], keep)
+    expected = follow(follow(Head(), b"a\n"), b"b\n")
+    other = State(path, format_line)
+    again = other.commit([claim(NOTHING)], keep)
+    other.close()
+    assert (expected, expected) == (committed.log.head, again.log.head)
+
+
+def test_records_of_settling(state: State) -> None:
+    """What settling records stands before the claims' records, and begins where it says."""
+
+    def settle(_outbox: Outbox, log: LogState) -> Settled:
+        return Settled(0, log._replace(head=Head(6, "f" * 64)), (make_event("first"),))
+
+    change = Change(accepted=False, events=(make_event("second"),))
+    committed = state.commit([claim(change)], settle)
+    assert ([b"first\n", b"second\n"], 8) == (committed.lines, committed.log.head.sequence)
+
+
 def test_dropped_rows(state: State, path: Path) -> None:
     """Rows before the one that is safe are dropped; it stays, so that ids only grow."""
     change = Change(accepted=False, events=(make_event("a"), make_event("b"), make_event("c")))
     state.commit([claim(change)], keep)
-    state.commit([claim(NOTHING)], lambda _: 3)
+    state.commit([claim(NOTHING)], drop)
     left = rows(path)
-    state.commit([claim(change)], lambda _: 3)
+    state.commit([claim(change)], drop)
     assert ([3], [3, 4, 5, 6]) == ([row[0] for row in left], [row[0] for row in rows(path)])
 
 

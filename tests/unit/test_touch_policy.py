@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What policy makes of a touch: report-only, the unenrolled, and sign counts that go back."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from audit_records import read_records
 from doubles import SEED, STEP, code_of, make_layout, open_device
 from key_bench import (
     BY_CODE,
@@ -205,9 +205,9 @@ def test_count_and_record_are_on_disk(login: Login, tmp_path: Path) -> None:
     assert [SUCCESS] == [each.verdict for each in shown]
     stores[0].close()
     state = stores[1].read_devices(["fido/alice/blue-key"])["fido/alice/blue-key"]
-    [line] = layout.audit_log.read_text("utf-8").splitlines()
+    [record] = read_records(layout.audit_log)
     assert (key.key.memory.sign_count, login.clock.now) == (state.step, state.last_used_at)
-    assert state.step == json.loads(line)["sign_count"]
+    assert state.step == record["sign_count"]
     login.bench.before_touch = lambda: setattr(key.key.memory, "sign_count", 1)
     denied = carry(login.begin_on(stores[1]), stores[1], iter([Reason.ABANDONED]))
     assert Result.DENIED == denied.verdict.result

@@ -21,6 +21,7 @@ from doubles import (
 
 from pam_mfa.audit import Reason
 from pam_mfa.errors import AuditError, BrokenSystemError, StateError, WireError
+from pam_mfa.policy import UnknownUsers
 from pam_mfa.verification import Commit
 from pam_mfa.verifier import conversation as module
 from pam_mfa.verifier.conversation import Conversation, Last, Receive, Send, Services, converse
@@ -205,3 +206,30 @@ def test_claimed_uid_counts_for_nothing(services: Services, store: MemoryStore) 
     request = make_request("root", uid=4000)
     conversation = converse(request, Peer(4321, 4000), services)
     assert verdict(Result.DENIED) == commit(store, conversation, None)
+
+
+def test_records_are_kept_as_policy_says(services: Services, store: MemoryStore) -> None:
+    """The store hears of the policy's words on records, and once of the policy itself."""
+    path = services.policy_file.path
+    path.write_text("version: 1\naudit: {unknown_users: name}\n")
+    for _ in range(2):
+        ask(services)
+    assert UnknownUsers.NAME is store.audit_rules.unknown_users
+    assert [True] == [is_accepted for _, is_accepted in store.policies]
+
+
+def test_broken_policy_is_recorded(services: Services, store: MemoryStore, told: list[str]) -> None:
+    """A policy that lets nobody in is recorded, though no login comes to a record of its own."""
+    services.policy_file.path.write_text("version: 2\n")
+    conversation = converse(make_request(), ROOT, services)
+    assert verdict(Result.UNAVAILABLE) == next(conversation)
+    assert [False] == [is_accepted for _, is_accepted in store.policies]
+    assert 1 == len(told)
+
+
+def test_broken_policy_and_store(services: Services, store: MemoryStore, told: list[str]) -> None:
+    """Where that cannot be recorded either, the policy's fault is what is told."""
+    services.policy_file.path.write_text("version: 2\n")
+    store.failure = StateError("the disk is full")
+    assert verdict(Result.UNAVAILABLE) == next(converse(make_request(), ROOT, services))
+    assert [True] == ["no usable policy" in text for text in told]

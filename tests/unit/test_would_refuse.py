@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pam_mfa import would_refuse
-from pam_mfa.audit import Event, EventName, Outcome, Reason, format_event
+from pam_mfa.audit import Event, EventName, Head, Origin, Outcome, Reason, format_event
 from pam_mfa.would_refuse import Tally
 
 START = 1_700_000_000.0
@@ -21,7 +21,8 @@ def line(at: float = 0, outcome: Outcome = Outcome.DENIED, **fields: Any) -> byt
         EventName.VERIFY_MFA, outcome, Reason.WRONG_CODE, START + at, user="alice",
         service="sshd", mode="report-only", caller_uid=0, caller_pid=7,
     )  # fmt: skip
-    return format_event(event._replace(**fields), "id", "host")
+    origin = Origin("host", 1, "pam-mfad")
+    return format_event(event._replace(**fields), "id", origin, Head())
 
 
 def count(*lines: bytes, since: datetime.datetime = ALL) -> list[tuple[object, ...]]:

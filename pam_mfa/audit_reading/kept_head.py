@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the state knows of the log's end: an anchor on the same disk, for a log that was cut.
+
+Reads only. It finds who can write the log and not the state, as a careless script; it proves
+nothing against who is root here.
+"""
+
+import sqlite3
+from typing import Final, NamedTuple
+
+from pam_mfa.audit import NO_HASH, hash_line
+from pam_mfa.audit_reading.anchors import Anchor
+from pam_mfa.audit_reading.records import RecordError, parse_record
+from pam_mfa.store.log_state import read_log_state
+from pam_mfa.store.state import Outbox
+
+NAME: Final = "the state"
+
+
+class KeptHead(NamedTuple):
+    """The chain's head by the state."""
+
+    anchor: Anchor
+    ends: frozenset[str] = frozenset()  # hashes that the log may end with: the rest is under way
+
+
+def read_kept_head(connection: sqlite3.Connection) -> KeptHead | None:
+    """Return the head; None before the first record.
+
+    A verifier that was killed leaves records in the state that the log gets by the next one.
+    """
+    connection.execute("BEGIN")
+    try:
+        head = read_log_state(connection).head
+        lines = Outbox(connection).lines()
+    finally:
+        connection.execute("ROLLBACK")
+    if head.hash == NO_HASH:
+        return None
+    ends = {hash_line(line) for line in lines}
+    for line in lines[:1]:
+        try:
+            ends.add(str(parse_record(line.rstrip(b"\n")).get("previous")))
+        except RecordError:
+            break
+    return KeptHead(Anchor(*head), frozenset(ends))
