@@ -18,7 +18,7 @@ from pam_mfa.document import Section, parse_document
 from pam_mfa.errors import RefusedError
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 from pam_mfa.policy import SMS_REASON
-from pam_mfa.ssh_keys import KeyFormatError, SshKey, format_key, parse_key
+from pam_mfa.ssh_keys import KeyFormatError, SshKey, format_key, parse_any_key
 
 VERSION: Final = 1
 DEVICES_MAX: Final = 8  # AWS IAM's limit
@@ -104,7 +104,7 @@ class FidoDevice(NamedTuple):
 
 
 class SshKeyDevice(NamedTuple):
-    """An SSH key that lives on a security key: the security key stays with the client."""
+    """An SSH key of the client's, on a security key there; in a file only by policy's own word."""
 
     serial_number: str
     name: str
@@ -241,7 +241,7 @@ def _parse_fido(section: Section) -> FidoDevice:
 def _parse_ssh_key(section: Section) -> SshKeyDevice:
     section.require_known((*_COMMON_KEYS, "public_key"))
     try:
-        key = parse_key(_text(section, "public_key"))
+        key = parse_any_key(_text(section, "public_key"))
     except KeyFormatError as error:
         raise section.error("public_key", f"is not that of a security key: {error}") from error
     return SshKeyDevice(*_common(section), key)

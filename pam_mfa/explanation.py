@@ -15,7 +15,12 @@ from pam_mfa.next_login import Situation, foresee_logins
 from pam_mfa.pam_services import Service
 from pam_mfa.policy import Context, Decision, Policy
 from pam_mfa.policy.explaining import RuleFinding, explain
-from pam_mfa.verification.rules import is_acceptable, is_remote
+from pam_mfa.verification.rules import (
+    counts_in_agent,
+    is_acceptable,
+    is_remote,
+    may_have_agent,
+)
 from pam_mfa.wire import Phase
 
 Row = dict[str, Any]
@@ -54,7 +59,9 @@ def explain_login(
         "groups": None if login.groups is None else sorted(login.groups),
         "rules": [_rule_row(finding) for finding in explanation.rules],
         "verdict": _verdict_row(explanation.decision),
-        "devices": [_device_row(one, explanation.decision, login) for one in status.devices],
+        "devices": [
+            _device_row(one, explanation.decision, login, policy) for one in status.devices
+        ],
         "next_login": foreseen._asdict(),
     }
 
@@ -81,7 +88,7 @@ def _verdict_row(decision: Decision | None) -> Row | None:
     }
 
 
-def _device_row(one: DeviceStatus, decision: Decision | None, login: Login) -> Row:
+def _device_row(one: DeviceStatus, decision: Decision | None, login: Login, policy: Policy) -> Row:
     """Return a device and whether it would do."""
     device, is_ssh = one.device, is_remote(login.service.name)
     types = decision.devices if decision else ()
@@ -89,7 +96,8 @@ def _device_row(one: DeviceStatus, decision: Decision | None, login: Login) -> R
     if isinstance(device, FidoDevice):
         would_do = would_do and not is_ssh and not login.rhost
     if isinstance(device, SshKeyDevice):
-        would_do = would_do and is_ssh
+        has_agent = may_have_agent(login.service.name) and counts_in_agent(device, policy)
+        would_do = would_do and (device.key.is_on_security_key if is_ssh else has_agent)
     return {
         "serial_number": device.serial_number,
         "type": device.type,

@@ -40,10 +40,12 @@ from pam_mfa.store import Standing
 from pam_mfa.verification import Verdict
 from pam_mfa.verification.rules import (
     apply_mode,
+    counts_in_agent,
     find_hindrance,
     is_acceptable,
     is_remote,
     judge_unenrolled,
+    may_have_agent,
 )
 from pam_mfa.wire import Phase, Result
 
@@ -263,8 +265,7 @@ class _Prophecy(NamedTuple):
     def _verify(self, policy: Policy, types: tuple[str, ...], where: _Where) -> _End:
         """Say what becomes of a code, a touch, or a login that an SSH key has signed."""
         devices = [one for one in self.status.devices if is_acceptable(one.device, types)]
-        is_elsewhere = bool(self.situation.rhost) or is_remote(where.service)
-        keys = [one for one in devices if _counts_as_key(one.device, where, is_elsewhere)]
+        keys = [one for one in devices if self._counts_as_key(policy, one.device, where)]
         makers = [
             one
             for one in devices
@@ -286,6 +287,21 @@ class _Prophecy(NamedTuple):
             return _End(Outcome.REFUSED, reason, f"refused: {words}")
         text = f"asks, and lets in after any answer; it would be refused: {words} ({_NOBODY})"
         return _End(Outcome.NOT_REFUSED, reason, text)
+
+    def _counts_as_key(self, policy: Policy, device: Device, where: _Where) -> bool:
+        """Whether a key proves something at a service.
+
+        The laptop's has signed for sshd, or is behind the ssh-agent of whoever runs sudo or su;
+        another is attached to the machine.
+        """
+        if isinstance(device, FidoDevice):
+            return not (self.situation.rhost or is_remote(where.service))
+        # Where the password is typed with the code, both are asked for whatever has signed.
+        if not isinstance(device, SshKeyDevice) or _forwarded_digits(where.line):
+            return False
+        if is_remote(where.service):
+            return device.key.is_on_security_key
+        return may_have_agent(where.service) and counts_in_agent(device, policy)
 
     def _is_way(self, one: DeviceStatus, line: Line) -> bool:
         """Whether a code of a device can be right now, and typed at this line."""
@@ -313,15 +329,6 @@ _WORDS = {
 }
 
 
-def _counts_as_key(device: Device, where: _Where, is_elsewhere: bool) -> bool:  # noqa: FBT001
-    """Whether a key proves something at a service: the laptop's by SSH, another at the machine."""
-    if not is_elsewhere:
-        return isinstance(device, FidoDevice)
-    # Where the password is typed with the code, both are asked for whatever has signed.
-    is_signed = is_remote(where.service) and not _forwarded_digits(where.line)
-    return isinstance(device, SshKeyDevice) and is_signed
-
-
 def _ask(policy: Policy, service: str, keys: list[DeviceStatus], ways: list[DeviceStatus]) -> _End:
     """Say what a user can do at a service; at least one of keys and ways is there."""
     code = f"asks for a verification code ({name_ways(ways)})"
@@ -333,12 +340,29 @@ def _ask(policy: Policy, service: str, keys: list[DeviceStatus], ways: list[Devi
         )
         outcome = outcome if ways else Outcome.SSH_KEY
     elif keys:
-        touch = f"asks for a touch of a security key at this machine ({name_ways(keys)})"
+        touch, is_here = _name_touch(keys)
         text = f"{touch}, or {code.removeprefix('asks for ')}" if ways else touch
-        outcome = outcome if ways else Outcome.TOUCH
+        outcome = outcome if ways else Outcome.TOUCH if is_here else Outcome.SSH_KEY
     if policy.mode is Mode.REPORT_ONLY:
         text += f"; whatever comes lets in ({_NOBODY})"
     return _End(outcome, None, text)
+
+
+def _name_touch(keys: list[DeviceStatus]) -> tuple[str, bool]:
+    """Say which keys have to be touched, and whether one of them can be at this machine."""
+    here = [one for one in keys if isinstance(one.device, FidoDevice)]
+    behind = [one for one in keys if _is_on_security_key(one.device)]
+    in_files = [one for one in keys if one not in here and one not in behind]
+    places = (("behind their ssh-agent", behind), ("at this machine", here))
+    named = [f"{where} ({name_ways(some)})" for where, some in places if some]
+    wanted = [f"a touch of a security key {', or '.join(named)}"] if named else []
+    if in_files:
+        wanted.append(f"a signature by a key in their ssh-agent ({name_ways(in_files)})")
+    return f"asks for {', or '.join(wanted)}", bool(here)
+
+
+def _is_on_security_key(device: Device) -> bool:
+    return isinstance(device, SshKeyDevice) and device.key.is_on_security_key
 
 
 def name_ways(devices: Iterable[DeviceStatus]) -> str:

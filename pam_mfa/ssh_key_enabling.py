@@ -17,13 +17,16 @@ DEFAULT_NAME = "ssh-key"
 class SshKeyEnabling(Enabling):
     """How SSH keys come to the users of one store."""
 
-    def enable_ssh_key(self, user: str, public_key: str, name: str | None = None) -> SshKeyDevice:
+    def enable_ssh_key(
+        self, user: str, public_key: str, name: str | None = None, *, may_be_in_file: bool = False
+    ) -> SshKeyDevice:
         """Enable an SSH key of a security key for a user.
 
         Args:
             user: whose it is.
             public_key: the text of its ``.pub`` file, ``TYPE BASE64 COMMENT``.
             name: the device's; None: ``DEFAULT_NAME``, with a number where it is taken.
+            may_be_in_file: whether a key counts that lives in a file (policy ``agent_keys: any``).
 
         Raises:
             RefusedError: it is no key of a security key, the user has it already, or the user has
@@ -31,7 +34,7 @@ class SshKeyEnabling(Enabling):
             BrokenSystemError: it could not be stored.
         """
         require_user(user)
-        key = require_key(public_key)
+        key = require_key(public_key, may_be_in_file=may_be_in_file)
         self._store.require_log()  # nothing is done that could not be recorded
         with self._files.lock():
             devices = self._files.read(user)

@@ -2,8 +2,8 @@
 """OpenSSH's public keys of security keys, as they stand in files and in SSH_AUTH_INFO_0.
 
 Pure: texts and bytes in, keys out. Formats: OpenSSH's PROTOCOL.u2f and PROTOCOL.certkeys, RFC 4251,
-section 5 (string). Only keys that live on a security key are read; of a certificate, the key that
-it certifies.
+section 5 (string). Keys that live on a security key are read; of a certificate, the key that it
+certifies. Keys in files are read where it is said so: no touch is proven by them.
 """
 
 import base64
@@ -23,6 +23,9 @@ _TYPES: Final = {
     "sk-ssh-ed25519-cert-v01@openssh.com": (ED25519, 1, 1),
     "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com": (ECDSA, 1, 2),
 }
+_IN_FILES: Final = (
+    "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa",
+)  # fmt: skip
 _POINT_BYTES: Final = {ED25519: 32, ECDSA: 65}
 TEXT_MAX: Final = 32768  # characters
 _BLOB_MAX: Final = 16384  # bytes; a certificate with many principals is long
@@ -36,9 +39,14 @@ _TOLD_BY_SSHD: Final = ("publickey", "password", "keyboard-interactive")
 class SshKey(NamedTuple):
     """A public key on a security key."""
 
-    type: str  # ED25519 or ECDSA
-    point: bytes  # the public key itself
-    application: str  # what the key was made for, as "ssh:"
+    type: str  # ED25519 or ECDSA; of a key in a file, OpenSSH's name as it is
+    point: bytes  # the public key itself; of a key in a file, all that follows the type
+    application: str  # what the key was made for, as "ssh:"; of a key in a file, nothing
+
+    @property
+    def is_on_security_key(self) -> bool:
+        """Whether it lives on a security key."""
+        return self.type in {ED25519, ECDSA}
 
 
 class KeyFormatError(ValueError):
@@ -69,6 +77,26 @@ def parse_key(text: str) -> SshKey:
     return _parse_blob(words[0], blob)
 
 
+def parse_any_key(text: str) -> SshKey:
+    """Read a key that may live in a file, too; of a certificate in a file, nothing is read.
+
+    Raises:
+        KeyFormatError: it is no public key.
+    """
+    words = text.split()
+    if len(text) > TEXT_MAX or len(words) < 2 or words[0] not in _IN_FILES:  # noqa: PLR2004
+        return parse_key(text)
+    from pam_mfa.sshsig import SignatureError, parse_public_key  # noqa: PLC0415 - mostly not needed
+
+    try:
+        key = parse_public_key(base64.b64decode(words[1], validate=True))
+    except (binascii.Error, ValueError, SignatureError) as error:
+        raise KeyFormatError(f"its key cannot be read: {error}") from error
+    if key.type != words[0]:
+        raise KeyFormatError("its key is of another type than it says")
+    return SshKey(key.type, key.blob[4 + len(key.type) :], "")
+
+
 def parse_auth_info(text: str) -> tuple[SshKey, ...]:
     """Return the keys of security keys that SSH_AUTH_INFO_0 names, whatever else is in it.
 
@@ -88,14 +116,18 @@ def parse_auth_info(text: str) -> tuple[SshKey, ...]:
     return tuple(found)
 
 
-def require_key(text: str) -> SshKey:
+def require_key(text: str, *, may_be_in_file: bool = False) -> SshKey:
     """Read a public key that somebody gave to be enabled.
 
+    Args:
+        text: of its ``.pub`` file.
+        may_be_in_file: whether a key counts that lives in a file.
+
     Raises:
-        RefusedError: it is no public key of a security key.
+        RefusedError: it is no public key of a security key, or none at all.
     """
     try:
-        return parse_key(text)
+        return parse_any_key(text) if may_be_in_file else parse_key(text)
     except KeyFormatError as error:
         raise RefusedError(
             f"this is not the public key of a security key: {error}",
@@ -105,16 +137,19 @@ def require_key(text: str) -> SshKey:
 
 def format_key(key: SshKey) -> str:
     """Return ``TYPE BASE64``, as ``parse_key`` reads it."""
-    return f"{key.type} {base64.b64encode(_blob(key)).decode('ascii')}"
+    return f"{key.type} {base64.b64encode(key_blob(key)).decode('ascii')}"
 
 
 def fingerprint(key: SshKey) -> str:
     """Return what ``ssh-keygen -l`` and sshd's log call the key: ``SHA256:...``."""
-    digest = hashlib.sha256(_blob(key)).digest()
+    digest = hashlib.sha256(key_blob(key)).digest()
     return f"SHA256:{base64.b64encode(digest).decode('ascii').rstrip('=')}"
 
 
-def _blob(key: SshKey) -> bytes:
+def key_blob(key: SshKey) -> bytes:
+    """Return the key as agents and signatures have it."""
+    if not key.is_on_security_key:
+        return len(key.type).to_bytes(4, "big") + key.type.encode() + key.point
     parts = [key.type.encode(), key.point, key.application.encode()]
     if key.type == ECDSA:
         parts.insert(1, b"nistp256")

@@ -106,6 +106,12 @@ class RequestTag(enum.IntEnum):
     DESCRIPTORS = 12
 
 
+class DescriptorKind(enum.IntEnum):
+    """What a descriptor that is sent along with a request is."""
+
+    AGENT = 1  # a connection to the invoking user's ssh-agent
+
+
 class Request(NamedTuple):
     """One PAM call, as the module tells it. Texts are as the host program gave them."""
 

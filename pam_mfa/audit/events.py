@@ -71,6 +71,12 @@ class Reason(enum.StrEnum):
     POSSIBLE_CLONE = "possible_clone"
     SSH_KEY_ACCEPTED = "ssh_key_accepted"
     SSH_KEY_NOT_ENROLLED = "ssh_key_not_enrolled"
+    AGENT_SIGNATURE_ACCEPTED = "agent_signature_accepted"
+    AGENT_KEY_ABSENT = "agent_key_absent"  # the agent lists no enrolled key, or is locked
+    AGENT_REFUSED = "agent_refused"  # to sign with a key that it lists
+    AGENT_TIMED_OUT = "agent_timed_out"
+    AGENT_UNUSABLE = "agent_unusable"  # it closed, or answered what no agent answers
+    UNPROVEN_SIGNATURE = "unproven_signature"
     NOT_POSSIBLE = "not_possible"  # with these devices
     DEVICES_CHANGED = "devices_changed"  # since the user was verified
     UNPROVEN_REGISTRATION = "unproven_registration"

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Frames of the verification protocol, described in pam_mfa/wire.py. Pure: no I/O, no PAM. */
-#ifndef PAM_MFA_FRAME_H
-#define PAM_MFA_FRAME_H
-
+#pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,6 +14,7 @@ enum {	/* fields of a request */
 	TAG_PHASE = 1, TAG_FLAGS, TAG_SERVICE, TAG_USER, TAG_UID, TAG_TTY, TAG_RHOST, TAG_RUSER,
 	TAG_SSH_AUTH_INFO, TAG_SSH_CONNECTION, TAG_TIMEOUT, TAG_DESCRIPTORS, TAG_LAST = TAG_DESCRIPTORS,
 };
+#define AGENT "\1"	/* kind of a descriptor: a connection to the user's ssh-agent */
 enum { TAG_STYLE = 1, TAG_TEXT, TAG_IS_CODE };	/* of a prompt; an answer has TAG_TEXT alone */
 enum { TAG_RESULT = 1 };	/* of a verdict */
 enum phase { PHASE_AUTH = 1, PHASE_ACCOUNT, PHASE_SESSION };
@@ -40,5 +39,3 @@ void frame_put_number(struct frame *frame, int tag, uint32_t number);
 /* True only for a whole frame of this version and nonce, its fields known, single and whole. */
 bool frame_read(const unsigned char *data, size_t size, const unsigned char *nonce,
 		struct fields *fields);
-
-#endif

@@ -28,12 +28,11 @@ struct call {
 	enum phase phase;
 	int flags, fd;
 	const char *root;
-	unsigned timeout;
 	bool debug;
-	unsigned forward_digits;	/* 0: no forward_pass */
+	unsigned timeout, forward_digits;	/* 0: no forward_pass */
 	long long deadline;
-	unsigned char nonce[NONCE_SIZE], packet[FRAME_MAX];
-	struct frame frame;
+	unsigned char nonce[NONCE_SIZE];
+	struct frame frame;	/* the one room for what is sent, wiped then, and what is received */
 };
 
 /* An argument that is not understood is refused: half of what was asked for is a hole. */
@@ -65,15 +64,15 @@ static const void *get_item(pam_handle_t *pamh, int type)
 	return pam_get_item(pamh, type, &value) == PAM_SUCCESS ? value : NULL;
 }
 
-static bool send_frame(struct call *call)
+static bool send_frame(struct call *call, int beside)
 {
 	bool sent = !call->frame.overflow &&
-		channel_send(call->fd, call->frame.data, call->frame.size, call->deadline);
+		channel_send(call->fd, call->frame.data, call->frame.size, beside);
 	explicit_bzero(call->frame.data, call->frame.size);
 	return sent;
 }
 
-static void build_request(struct call *call, const char *user)
+static void build_request(struct call *call, const char *user, bool has_agent)
 {
 	struct frame *frame = &call->frame;
 	pam_handle_t *pamh = call->pamh;
@@ -90,9 +89,10 @@ static void build_request(struct call *call, const char *user)
 	frame_put_text(frame, TAG_RHOST, get_item(pamh, PAM_RHOST));
 	frame_put_text(frame, TAG_RUSER, get_item(pamh, PAM_RUSER));
 	/* The PAM environment, which sshd writes; never the process's, which a user writes. */
-	if (call->forward_digits == 0)	/* else it asks for the password, too, whatever has signed */
+	if (call->forward_digits == 0)	/* else the password is asked for, too */
 		frame_put_text(frame, TAG_SSH_AUTH_INFO, pam_getenv(pamh, "SSH_AUTH_INFO_0"));
 	frame_put_text(frame, TAG_SSH_CONNECTION, pam_getenv(pamh, "SSH_CONNECTION"));
+	frame_put_text(frame, TAG_DESCRIPTORS, has_agent ? AGENT : NULL);
 }
 
 static void wipe(char *text)
@@ -123,11 +123,12 @@ static char *converse(struct call *call, int style, const char *text)
  * next module as PAM_AUTHTOK, in this process only; the code is left, empty if it is not whole. */
 static void split_password(struct call *call, char *answer)
 {
-	size_t length = strlen(answer), digits = call->forward_digits, run = 0;
+	size_t length = strlen(answer), split = length, digits = call->forward_digits;
 	char code[DIGITS_MAX + 1] = "";
-	while (run < digits && run < length && isdigit((unsigned char)answer[length - 1 - run]))
-		run++;
-	size_t split = run == digits ? length - digits : length;
+	while (split > 0 && length - split < digits && isdigit((unsigned char)answer[split - 1]))
+		split--;
+	if (length - split < digits)
+		split = length;
 	memcpy(code, answer + split, length - split);
 	answer[split] = '\0';
 	pam_set_item(call->pamh, PAM_AUTHTOK, answer);
@@ -151,7 +152,7 @@ static bool relay_question(struct call *call, int style, const char *text, bool 
 	if (answer != NULL)	/* a cut answer is longer than any code, so never a right one */
 		frame_put(&call->frame, TAG_TEXT, answer, strnlen(answer, ANSWER_MAX));
 	wipe(answer);
-	return send_frame(call);
+	return send_frame(call, -1);
 }
 
 static bool relay_prompt(struct call *call, const struct fields *fields)
@@ -176,33 +177,29 @@ static bool relay_prompt(struct call *call, const struct fields *fields)
 
 static int pam_result(enum phase phase, const struct fields *fields)
 {
-	if (fields->tags != 1U << TAG_RESULT || fields->by_tag[TAG_RESULT].size != 1)
+	const int denied[] = { [PHASE_AUTH] = PAM_AUTH_ERR, [PHASE_ACCOUNT] = PAM_PERM_DENIED,
+			       [PHASE_SESSION] = PAM_SESSION_ERR };
+	const struct field *result = &fields->by_tag[TAG_RESULT];
+	if (fields->tags != 1U << TAG_RESULT || result->size != 1)
 		return PAM_AUTHINFO_UNAVAIL;
-	switch (*fields->by_tag[TAG_RESULT].value) {
-	case RESULT_SUCCESS:
-		return PAM_SUCCESS;
-	case RESULT_IGNORE:	/* pam-u2f CVE-2025-23013: only the policy's own word leads here */
-		return PAM_IGNORE;
-	case RESULT_DENIED:
-		return phase == PHASE_AUTH ? PAM_AUTH_ERR :
-			phase == PHASE_ACCOUNT ? PAM_PERM_DENIED : PAM_SESSION_ERR;
-	default:
-		return PAM_AUTHINFO_UNAVAIL;
-	}
+	/* pam-u2f CVE-2025-23013: to PAM_IGNORE leads only the policy's own word */
+	return *result->value == RESULT_SUCCESS ? PAM_SUCCESS :
+		*result->value == RESULT_IGNORE ? PAM_IGNORE :
+		*result->value == RESULT_DENIED ? denied[phase] : PAM_AUTHINFO_UNAVAIL;
 }
 
 static int relay(struct call *call, const char **why)
 {
 	struct fields fields;
 	for (int frames = 0; frames < FRAMES_MAX; frames++) {
-		ssize_t size = channel_receive(call->fd, call->packet, FRAME_MAX, call->deadline);
+		ssize_t size = channel_receive(call->fd, call->frame.data, FRAME_MAX, call->deadline);
 		*why = now_ms() >= call->deadline ? "the time ran out" : errno == EINTR ?
 			"a signal ended it" : "the verifier closed the connection without a verdict";
 		/* An answer typed after the deadline is late, whatever the verifier says of it. */
 		if (size < 0 || now_ms() >= call->deadline)
 			break;
 		*why = "the verifier sent what is no frame of this version for this request";
-		if (!frame_read(call->packet, (size_t)size, call->nonce, &fields))
+		if (!frame_read(call->frame.data, (size_t)size, call->nonce, &fields))
 			break;
 		if (fields.type == VERDICT) {
 			*why = "the verifier could not decide; its log says why";
@@ -218,19 +215,20 @@ static int ask_verifier(struct call *call, const char **why)
 {
 	const char *user = NULL;
 	int status = PAM_AUTHINFO_UNAVAIL;
-	*why = "PAM names no user";
-	if (pam_get_user(call->pamh, &user, NULL) != PAM_SUCCESS || user == NULL || *user == '\0')
-		return status;
-	*why = "the kernel gave no random bytes";
-	if (getrandom(call->nonce, sizeof(call->nonce), 0) != sizeof(call->nonce))
+	*why = "PAM names no user, or the kernel gave no random bytes";
+	if (pam_get_user(call->pamh, &user, NULL) != PAM_SUCCESS || user == NULL || *user == '\0' ||
+	    getrandom(call->nonce, sizeof(call->nonce), 0) != sizeof(call->nonce))
 		return status;
 	call->deadline = now_ms() + call->timeout * 1000LL;
 	call->fd = channel_open(call->root, call->deadline, why);
 	if (call->fd < 0)
 		return status;
 	*why = "the request could not be sent";
-	build_request(call, user);	/* looks the account up while the verifier wakes */
-	if (send_frame(call))
+	int agent = call->phase == PHASE_SESSION || call->forward_digits != 0 ? -1 : agent_open();
+	build_request(call, user, agent >= 0);	/* the verifier wakes meanwhile */
+	bool sent = send_frame(call, agent);
+	close(agent);
+	if (sent)
 		status = relay(call, why);
 	close(call->fd);
 	return status;
@@ -238,22 +236,16 @@ static int ask_verifier(struct call *call, const char **why)
 
 static int verify(pam_handle_t *pamh, enum phase phase, int flags, int argc, const char **argv)
 {
-	struct call *call = calloc(1, sizeof(*call));
+	struct call call = { .pamh = pamh, .phase = phase, .flags = flags, .root = "",
+			     .timeout = TIMEOUT_DEFAULT };
 	const char *why = "of a wrong argument in the PAM file";
 	int status = PAM_AUTHINFO_UNAVAIL;
-	if (call == NULL)
-		return phase == PHASE_SESSION ? PAM_SESSION_ERR : status;
-	call->pamh = pamh;
-	call->phase = phase, call->flags = flags;
-	call->root = "";
-	call->timeout = TIMEOUT_DEFAULT;
-	if (read_arguments(call, argc, argv))
-		status = ask_verifier(call, &why);
+	if (read_arguments(&call, argc, argv))
+		status = ask_verifier(&call, &why);
 	if (status == PAM_AUTHINFO_UNAVAIL)
 		pam_syslog(pamh, LOG_ERR, "refused, for there is no verdict: %s", why);
-	else if (call->debug)
+	else if (call.debug)
 		pam_syslog(pamh, LOG_DEBUG, "phase %d: %s", phase, pam_strerror(pamh, status));
-	free(call);	/* answers went through frame.data alone, which every send wipes */
 	return status == PAM_AUTHINFO_UNAVAIL && phase == PHASE_SESSION ? PAM_SESSION_ERR : status;
 }
 

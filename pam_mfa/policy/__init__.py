@@ -25,6 +25,8 @@ from pam_mfa.policy.parsing import (
 from pam_mfa.policy.values import SMS_REASON, parse_duration
 from pam_mfa.policy.words import (
     DEVICE_TYPES,
+    Agent,
+    AgentKeys,
     AuditRules,
     Condition,
     Context,
@@ -48,6 +50,8 @@ __all__ = [
     "SMS_REASON",
     "VERSION",
     "Action",
+    "Agent",
+    "AgentKeys",
     "AuditRules",
     "Condition",
     "Context",

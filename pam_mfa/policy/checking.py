@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pam_mfa.policy.conditions import From, Groups, Names, NotFrom, Terminals, When
 from pam_mfa.policy.decision import Action, UnknownGroupsError, decide
-from pam_mfa.policy.words import Context, Effect, Mode, Policy, Rule, Unenrolled
+from pam_mfa.policy.words import AgentKeys, Context, Effect, Mode, Policy, Rule, Unenrolled
 from pam_mfa.wire import Phase
 
 CONSOLES = ("tty1", "console", "ttyS0", "hvc0")
@@ -29,6 +29,11 @@ class Facts(NamedTuple):
 
 def find_warnings(policy: Policy, facts: Facts) -> Iterator[str]:
     """Go through all that is odd, a sentence each."""
+    if policy.agent.keys is AgentKeys.ANY:
+        yield (
+            "agent_keys: any lets keys in files approve sudo: no touch is proven by them, and "
+            "whoever can use the ssh-agent approves unseen"
+        )
     yield from _find_unreachable(policy.rules)
     for rule in policy.rules:
         yield from _find_oddities(rule, policy, facts)

@@ -16,6 +16,8 @@ from pam_mfa.policy.faults import Faults
 from pam_mfa.policy.values import read_devices, read_duration, read_number, read_word
 from pam_mfa.policy.words import (
     DEVICE_TYPES,
+    Agent,
+    AgentKeys,
     AuditRules,
     Fido,
     Mode,
@@ -39,8 +41,8 @@ _WINDOW_MAX = 10  # time steps: five minutes either side
 _SEED_BITS_MAX = 256
 _CHECKPOINT_MAX = 1_000_000  # records
 _KEYS = (
-    "version", "mode", "defaults", "totp", "hotp", "lockout", "self_service", "fido", "audit",
-    "rules", "include",
+    "version", "mode", "defaults", "totp", "hotp", "lockout", "self_service", "fido", "agent",
+    "agent_keys", "audit", "rules", "include",
 )  # fmt: skip
 # Given the directory that a policy includes, gives its fragments' names and bytes, in their order.
 ReadFragments = Callable[[str], Sequence[tuple[str, bytes]]]
@@ -105,6 +107,7 @@ def _read_settings(top: Section, faults: Faults) -> Policy:
         top, "fido", ("user_verification", "sign_count", "touch", "insert", "attestation")
     )
     audit = faults.section(top, "audit", AuditRules._fields)
+    agent = faults.section(top, "agent", ("timeout",))
     bits = (SEED_BITS_LOWEST, _SEED_BITS_MAX)
     number, word = read_number, read_word
     return Policy(
@@ -123,6 +126,10 @@ def _read_settings(top: Section, faults: Faults) -> Policy:
         self_service=faults.try_or(default.self_service, _self_service, self_service),
         fido=faults.try_or(default.fido, _fido, fido, faults),
         audit=faults.try_or(default.audit, _audit, audit),
+        agent=Agent(
+            faults.try_or(30.0, read_duration, agent, "timeout", default.agent.timeout),
+            faults.try_or(AgentKeys.SK, word, top, "agent_keys", AgentKeys, AgentKeys.SK),
+        ),
     )
 
 

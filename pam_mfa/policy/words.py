@@ -89,6 +89,20 @@ class AuditRules(NamedTuple):
     checkpoint_within: float = 3600.0  # seconds
 
 
+class AgentKeys(enum.StrEnum):
+    """Which enrolled keys in an ssh-agent count."""
+
+    SK = "sk"  # those that live on a security key
+    ANY = "any"  # those in files, too, which prove no touch
+
+
+class Agent(NamedTuple):
+    """How the ssh-agent of whoever runs sudo or su is asked."""
+
+    timeout: float = 30.0  # seconds that a signature is waited for
+    keys: AgentKeys = AgentKeys.SK
+
+
 class Context(NamedTuple):
     """What rules can match on: one PAM call, at one moment."""
 
@@ -155,6 +169,7 @@ class Policy(NamedTuple):
     look_ahead: int = 10  # counters after the last used one
     self_service: SelfService = SelfService()
     fido: Fido = Fido()
+    agent: Agent = Agent()
     minimum_seed_bits: int = SEED_BITS_MINIMUM  # of seeds that are imported
     rules: tuple[Rule, ...] = ()  # the first that matches decides
     groups: Collection[str] = frozenset()  # all that rules name

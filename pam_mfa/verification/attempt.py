@@ -21,7 +21,7 @@ from pam_mfa.verification.needs import (
     Tell,
     Verdict,
 )
-from pam_mfa.verification.rules import apply_mode, is_local, judge_unenrolled
+from pam_mfa.verification.rules import apply_mode, can_ask_agent, is_local, judge_unenrolled
 from pam_mfa.verification.scene import Scene, record, set_scene
 from pam_mfa.verification.ssh_login import find_ssh_keys, verify_ssh_login
 from pam_mfa.wire import Request, Result
@@ -86,10 +86,13 @@ def _verify(charge: Charge, store: Store, clock: Clock, machine: Machine | None)
     )
     # The prompt goes out before anything of the user is looked up: it cannot tell who is
     # enrolled, not by its time either, and the look-up costs nobody any waiting. Who is at the
-    # machine may have a key to be touched instead, and who came by SSH with a security key has
-    # touched it already: they are asked after the look.
+    # machine, or has an ssh-agent, may have a key to be touched instead, and who came by SSH with a
+    # security key has touched it already: they are asked after the look.
+    may_have_agent = machine is not None and can_ask_agent(request, caller, decision.devices)
     is_asked_first = (
-        caller.may_verify and asks_everyone(policy) and not may_have_key and not ssh_keys
+        caller.may_verify
+        and asks_everyone(policy)
+        and not (may_have_key or may_have_agent or ssh_keys)
     )
     if is_asked_first:
         yield Ask(PROMPT)
@@ -98,6 +101,14 @@ def _verify(charge: Charge, store: Store, clock: Clock, machine: Machine | None)
         return (yield from record(scene, clock, *end))
     if ssh_keys:
         verdict = yield from verify_ssh_login(scene, ssh_keys, clock)
+        if verdict is not None:
+            return verdict
+    if machine is not None and may_have_agent and scene.enrollment.ssh_keys:
+        from pam_mfa.verification.agent_signature import (  # noqa: PLC0415 - as below
+            verify_agent_signature,
+        )
+
+        verdict = yield from verify_agent_signature(scene, machine, clock)
         if verdict is not None:
             return verdict
     touching = verdict = None

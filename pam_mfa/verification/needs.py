@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # threading behind it: only where a key is used
     from threading import Event
 
     from pam_mfa.hardware.keys import Keys
+    from pam_mfa.ssh_agent import Agent
 
 
 class Caller(NamedTuple):
@@ -24,6 +25,8 @@ class Caller(NamedTuple):
     login_uid: int | None = None  # as whom it once logged in; None: nobody has, above it
     login_session: int | None = None
     asked_at: float = 0.0  # seconds since the epoch; 0: nobody took the time
+    # Asks the ssh-agent of whoever invoked it, in at most so many seconds; None: there is none.
+    agent: "Callable[[float, Event], Agent] | None" = None
 
 
 class Machine(NamedTuple):

@@ -8,13 +8,15 @@ then does. Policy's own decision is ``policy.decide``'s.
 from collections.abc import Collection
 
 from pam_mfa.audit import Reason
-from pam_mfa.devices import Bypass, Device
-from pam_mfa.policy import Mode, Policy, Unenrolled
+from pam_mfa.devices import Bypass, Device, SshKeyDevice
+from pam_mfa.policy import AgentKeys, Mode, Policy, Unenrolled
 from pam_mfa.store import Standing
-from pam_mfa.verification.needs import Verdict
+from pam_mfa.verification.needs import Caller, Verdict
 from pam_mfa.wire import Request, Result
 
 _REMOTE_SERVICES = ("sshd",)
+# Setuid programs, which run in the surroundings of whoever calls them; others have no agent.
+_AGENT_SERVICES = ("doas", "su", "su-l", "sudo", "sudo-i")
 
 
 def is_remote(service: str) -> bool:
@@ -25,6 +27,22 @@ def is_remote(service: str) -> bool:
 def is_local(request: Request) -> bool:
     """Whether the person may be at this machine; who is not, is not asked for a key in it."""
     return not (request.rhost or request.ssh_connection or is_remote(request.service))
+
+
+def may_have_agent(service: str) -> bool:
+    """Whether whoever uses a service can bring an ssh-agent; told beforehand, by its name."""
+    return service in _AGENT_SERVICES
+
+
+def counts_in_agent(device: SshKeyDevice, policy: Policy) -> bool:
+    """Whether a key approves anything by an agent: one in a file only where policy says any."""
+    return device.key.is_on_security_key or policy.agent.keys is AgentKeys.ANY
+
+
+def can_ask_agent(request: Request, caller: Caller, types: Collection[str]) -> bool:
+    """Whether the ssh-agent of whoever invoked the host program may be asked, near or far."""
+    is_there = caller.agent is not None and caller.uid == 0 and not is_remote(request.service)
+    return is_there and "ssh-key" in types
 
 
 def is_acceptable(device: Device, types: Collection[str]) -> bool:

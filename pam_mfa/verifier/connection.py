@@ -18,6 +18,7 @@ from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError, PamMfaError, WireError
 from pam_mfa.store import Change
 from pam_mfa.verification import Work
+from pam_mfa.verifier.agent_socket import AgentSocket, Closing, take_agent
 from pam_mfa.verifier.committer import Committer
 from pam_mfa.verifier.conversation import (
     LONGEST,
@@ -43,6 +44,10 @@ class Owner(Protocol):
     def is_alone(self) -> bool:
         """Whether there is no other connection."""
 
+    @property
+    def closing(self) -> Closing:
+        """What closes agents' sockets."""
+
 
 class Connection:
     """One accepted socket, until its verdict is sent or it fails."""
@@ -67,6 +72,8 @@ class Connection:
         self._is_over = False
         self._canceled = threading.Event()  # for work that this connection waits for
         self._is_late = False
+        self._agent: AgentSocket | None = None
+        self._works = False  # whether a thread does something for this connection
         accepted.setblocking(False)
         # Numbers, not sockets: selectors formats what it does not know yet, at four system calls.
         self._loop.add_reader(accepted.fileno(), self._guard, self._read)
@@ -87,7 +94,14 @@ class Connection:
         self._socket.close()
         if self._conversation is not None:
             self._conversation.close()
+        self._close_agent()
         self._owner.forget(self)
+
+    def _close_agent(self) -> None:
+        """Have the agent's socket closed, once nobody asks the agent any more."""
+        if self._agent is not None and self._is_over and not self._works:
+            self._owner.closing.add(self._agent)
+            self._agent = None
 
     def _guard(self, act: Callable[..., None], *arguments: object) -> None:
         """Do one step; a fault in it ends this connection and no other."""
@@ -109,6 +123,9 @@ class Connection:
             packet, descriptors = receive_packet(self._socket)
         except BlockingIOError:
             return
+        if self._conversation is None and packet:
+            self._begin(packet, descriptors)
+            return
         close_all(descriptors)
         if not self._awaits_packet:
             # Gone, or talking out of turn: what is under way is recorded, but no verdict follows.
@@ -117,17 +134,20 @@ class Connection:
             self._canceled.set()
         elif self._conversation is not None:
             self._advance(packet or Reason.ABANDONED)
-        elif packet:
-            self._begin(packet)
         else:
             self.close()
 
-    def _begin(self, packet: bytes) -> None:
-        request = wire.parse_request(packet)
+    def _begin(self, packet: bytes, descriptors: list[int]) -> None:
+        try:
+            request = wire.parse_request(packet)
+        except WireError:
+            close_all(descriptors)
+            raise
+        self._agent = take_agent(request, self.peer, descriptors)
         self._timer.cancel()
         longest = min(request.timeout, LONGEST)
         self._timer = self._loop.call_later(longest, self._guard, self._expire)
-        self._conversation = converse(request, self.peer, self._services)
+        self._conversation = converse(request, self.peer, self._services, self._agent)
         self._advance(None)
 
     def _work(self, work: Work) -> None:
@@ -138,7 +158,12 @@ class Connection:
             tell_fault(error)
             done = BrokenSystemError("a fault of this program while a security key was asked")
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            self._loop.call_soon_threadsafe(self._guard, self._advance, done)
+            self._loop.call_soon_threadsafe(self._worked, done)
+
+    def _worked(self, done: object) -> None:
+        self._works = False
+        self._close_agent()
+        self._guard(self._advance, done)
 
     def _advance(self, reply: object) -> None:
         """Send the conversation what it waited for, and see to what it needs next."""
@@ -161,6 +186,7 @@ class Connection:
             self._socket.send(step.packet)
             self.close()
         elif isinstance(step, Work):
+            self._works = True
             threading.Thread(target=self._work, args=(step,), daemon=True).start()
         else:
             is_alone = self._owner.is_alone()

@@ -31,6 +31,7 @@ from pam_mfa.verification import (
     carry_out,
     find_decision,
 )
+from pam_mfa.verifier.agent_socket import AgentSocket
 from pam_mfa.verifier.journal import tell_failure
 from pam_mfa.verifier.login_session import find_login
 from pam_mfa.verifier.packets import Peer
@@ -69,8 +70,16 @@ Step = Send | Receive | Commit | Work | Last
 Conversation = Generator[Step, Any, None]
 
 
-def converse(request: Request, peer: Peer, services: Services) -> Conversation:
+def converse(
+    request: Request, peer: Peer, services: Services, agent: AgentSocket | None = None
+) -> Conversation:
     """Carry one request to its verdict.
+
+    Args:
+        request: what the module asks.
+        peer: who asks.
+        services: of the verifier.
+        agent: the ssh-agent of whoever invoked the host program; the driver's to close.
 
     Raises:
         WireError: the module sent what is no answer; it is told no verdict.
@@ -79,7 +88,10 @@ def converse(request: Request, peer: Peer, services: Services) -> Conversation:
     try:
         policy = follow_policy(services)
         may_verify = _may_verify(peer, request.user)
-        caller = Caller(peer.pid, peer.uid, may_verify, *find_login(peer), asked_at)
+        ask_agent = agent.ask if agent else None
+        caller = Caller(
+            peer.pid, peer.uid, may_verify, *find_login(peer), asked_at=asked_at, agent=ask_agent
+        )
         running = _choose(request, caller, policy, services)
         result = yield from _carry(running, request.nonce)
     except BrokenSystemError as error:

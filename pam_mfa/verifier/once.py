@@ -11,8 +11,9 @@ import time
 
 from pam_mfa import wire
 from pam_mfa.audit import Reason
-from pam_mfa.errors import BrokenSystemError
+from pam_mfa.errors import BrokenSystemError, WireError
 from pam_mfa.verification import Work
+from pam_mfa.verifier.agent_socket import AgentSocket, take_agent
 from pam_mfa.verifier.conversation import LONGEST, Last, Receive, Send, Services, converse
 from pam_mfa.verifier.journal import tell_fault
 from pam_mfa.verifier.packets import close_all, peer_of, receive_packet
@@ -30,18 +31,28 @@ def serve_once(connection: socket.socket, services: Services) -> None:
     connection.settimeout(_FIRST_FRAME)
     packet, descriptors = receive_packet(connection)
     try:
-        if packet:
-            request = wire.parse_request(packet)
-            deadline = time.monotonic() + min(request.timeout, LONGEST)
-            _drive(connection, request, services, deadline)
-    finally:
+        request = wire.parse_request(packet) if packet else None
+    except WireError:
         close_all(descriptors)
+        raise
+    if request is None:
+        return  # it was closed, and nothing comes with that
+    agent = take_agent(request, peer_of(connection), descriptors)
+    try:
+        _drive(connection, request, services, agent)
+    finally:
+        if agent is not None:
+            close_all(agent.release())
 
 
 def _drive(
-    connection: socket.socket, request: wire.Request, services: Services, deadline: float
+    connection: socket.socket,
+    request: wire.Request,
+    services: Services,
+    agent: AgentSocket | None,
 ) -> None:
-    conversation = converse(request, peer_of(connection), services)
+    deadline = time.monotonic() + min(request.timeout, LONGEST)
+    conversation = converse(request, peer_of(connection), services, agent)
     step = next(conversation)
     while not isinstance(step, Last):
         if isinstance(step, Send):

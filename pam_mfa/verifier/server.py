@@ -6,6 +6,7 @@ import gc
 import signal
 import socket
 
+from pam_mfa.verifier.agent_socket import Closing
 from pam_mfa.verifier.budget import Budget, Limits
 from pam_mfa.verifier.committer import Committer
 from pam_mfa.verifier.companion import Companion
@@ -35,6 +36,7 @@ class Server:
         self._committer = Committer(services.store, self._loop)
         self._connections: set[Connection] = set()
         self._budget = Budget(limits, self._loop.time())
+        self.closing = Closing()
         self._idle: asyncio.Future[None] | None = None
         listener.setblocking(False)
         self._resume()

@@ -24,6 +24,8 @@ def leave_caller() -> None:
     Each step is worth having without the others, so a container that forbids one is no reason
     to refuse a login.
     """
+    os.umask(0o077)
+    refuse_core()
     for group in (*_GROUPS, _FREEZER):
         with contextlib.suppress(OSError):
             Path(group).write_text("0", "ascii")
@@ -37,6 +39,9 @@ def leave_caller() -> None:
     for kind, limit in (
         (resource.RLIMIT_NOFILE, _DESCRIPTORS),
         (resource.RLIMIT_STACK, _STACK),
+        # A user's `ulimit -f 0` must not keep sudo's wrong guesses from being counted.
+        (resource.RLIMIT_FSIZE, resource.RLIM_INFINITY),
+        (resource.RLIMIT_CPU, resource.RLIM_INFINITY),
         (resource.RLIMIT_NPROC, resource.RLIM_INFINITY),
         (resource.RLIMIT_MEMLOCK, resource.RLIM_INFINITY),
     ):

@@ -39,9 +39,9 @@ class OtpDevice(NamedTuple):
         return self.codes(step, 1)[0]
 
     def wrong_code(self) -> str:
-        """Return a code of the right length that it shows at no time near to now."""
+        """Return a code of its length that it shows at no time near to now; not of zeros alone."""
         shown = self.codes(-8, 24)
-        return next(one for one in map(f"{{:0{self.digits}}}".format, count()) if one not in shown)
+        return next(one for one in map(f"{{:0{self.digits}}}".format, count(1)) if one not in shown)
 
     def codes(self, step: int, number: int) -> list[str]:
         """Return codes that follow each other, of one moment: no time step begins among them."""

@@ -29,9 +29,9 @@ class Phone:
         return totp(self._secret, step)
 
     def wrong_code(self) -> str:
-        """Return a code that the phone shows at no time near to now."""
+        """Return a code that the phone shows at no time near to now; not of zeros, as a log has."""
         shown = totp(self._secret, -4, "--window", "16").split()
-        return next(code for code in map("{:06}".format, itertools.count()) if code not in shown)
+        return next(code for code in map("{:06}".format, itertools.count(1)) if code not in shown)
 
 
 def typed(*codes: str | None) -> list[Answer]:

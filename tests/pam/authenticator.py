@@ -36,9 +36,11 @@ class Authenticator(NamedTuple):
         return done.stdout.strip()
 
     def wrong_code(self) -> str:
-        """Return a code that is right at no time step near."""
+        """Return a code that is right at no time step near; not of zeros alone, as a log has."""
         near = {self.code(step) for step in range(-4, 5)}
-        return next(code for code in (f"{n:0{self.digits}}" for n in range(99)) if code not in near)
+        return next(
+            code for code in (f"{n:0{self.digits}}" for n in range(1, 99)) if code not in near
+        )
 
     def enable(self, root: DataRoot) -> "Authenticator":
         """Enable it by codes of past time steps."""

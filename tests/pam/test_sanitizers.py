@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from agents import running_agent
 from authenticator import enroll
 from host_program import Login, Outcome, Status, compile_host, exact_service, run
 from installed import DataRoot, install
 from lying_verifier import SUCCESS, Exchange, lying, telling
 from serving import each_way, serving
+from sk_keys import make_sk_key, public_half
 from test_lying_verifier import LIES
 
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
 FOUND = 99
+NOBODY = 65534
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "ASAN_OPTIONS": f"detect_leaks=1:exitcode={FOUND}:detect_stack_use_after_return=1",
@@ -107,6 +110,27 @@ def test_odd_hosts_do_no_harm(checked: DataRoot, option: str) -> None:
     """Hosts with odd items and descriptors leave no finding."""
     with lying(checked, telling(SUCCESS)):
         run_checked(Login(checked, "alice", options=[option]))
+
+
+@pytest.mark.parametrize("path", ["", "/", "/nothing", "/" + "x" * 5000, "agent", None])
+def test_agents_do_no_harm(checked: DataRoot, tmp_path: Path, path: str | None) -> None:
+    """An agent that is there, and every SSH_AUTH_SOCK that leads to none, leave no finding."""
+    program = checked.prefix.parent / "setuid-host"
+    if not program.exists():
+        shutil.copyfile(checked.prefix.parent / "host", program)
+        program.chmod(0o4755)
+    key, user = make_sk_key(tmp_path / "laptop"), "nobody"
+    checked.command("enable", "ssh-key", user, "--public-key", str(public_half(key)))
+    with running_agent(NOBODY) as agent:
+        agent.add(key)
+        socket = {} if path is None else {"SSH_AUTH_SOCK": path or str(agent.socket)}
+        login = Login(checked, user, options=[f"ruser={user}"], uid=NOBODY, program=program)
+        # No leak checker: in a setuid program it may not look.
+        options = ENVIRONMENT["ASAN_OPTIONS"].replace("detect_leaks=1", "detect_leaks=0")
+        environment = {**ENVIRONMENT, "ASAN_OPTIONS": options, **socket}
+        outcome = run(login._replace(environment=environment), None)
+    expected = Status.SUCCESS if path == "" else Status.AUTH_ERR
+    assert outcome.status == expected
 
 
 @pytest.mark.parametrize("fault", ["b[argc] = 1; free(b)", "b = argc > 9 ? b : 0"])

@@ -17,7 +17,9 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 # From the ground up; a room imports rooms of lower floors, and itself.
 FLOORS = (
     ("", "errors", "secret"),
-    ("document", "oath", "wire", "pam", "ssh_keys", "pam_services"),
+    ("document", "oath", "wire", "pam", "ssh_wire", "pam_services"),
+    ("sshsig", "ssh_agent"),
+    ("ssh_keys",),
     ("hardware", "host", "host_groups"),
     ("tokens",),
     ("pskc", "token_csv"),
@@ -139,6 +141,13 @@ def test_login_loads_no_listings() -> None:
     loaded = set(loaded_by("import pam_mfa.verifier.__main__, pam_mfa.verifier.once"))
     rooms = ("census", "host", "lifecycle", "listing", "next_login", "pam_services", "report")
     assert set() == {f"pam_mfa.{room}" for room in rooms} & loaded
+
+
+def test_login_without_an_agent_loads_none() -> None:
+    """What an ssh-agent is asked, and its signatures, cost nothing where there is none."""
+    loaded = set(loaded_by("import pam_mfa.verifier.__main__, pam_mfa.verifier.once"))
+    parts = ("ssh_agent", "sshsig", "ssh_wire", "verification.agent_signature")
+    assert set() == {f"pam_mfa.{part}" for part in parts} & loaded
 
 
 def test_policy_without_rules_loads_none() -> None:

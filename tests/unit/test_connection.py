@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent_bench import MACHINE, FakeKey, enroll_key
 from doubles import (
     NONCE,
     SEED,
@@ -31,6 +32,7 @@ from pam_mfa.lockout import LockState
 from pam_mfa.store import Change, Claim
 from pam_mfa.verifier import connection as module
 from pam_mfa.verifier import conversation, server
+from pam_mfa.verifier.agent_socket import Closing
 from pam_mfa.verifier.budget import Limits
 from pam_mfa.verifier.committer import Committer, Done
 from pam_mfa.verifier.connection import Connection
@@ -74,6 +76,7 @@ class Daemon:
         self.services = services
         self.forgotten = 0
         self.alone = False
+        self.closing = Closing()
         self.loop = asyncio.get_running_loop()
         self.committer: Committer = Committer(store, self.loop)
         self._ends: list[socket.socket] = []
@@ -635,5 +638,54 @@ def test_stop_without_patience(play: Play, tmp_path: Path, monkeypatch: pytest.M
         assert PROMPT == await daemon.receive(end)
         await listening.server.stop()
         assert [] == await daemon.frames(end)
+
+    play(scene)
+
+
+@pytest.mark.parametrize("ends", ["verdict", "hang-up", "bad request"])
+def test_agent_is_closed(play: Play, ends: str) -> None:
+    """The agent's socket that comes with a request is closed, however the login ends."""
+
+    async def scene(daemon: Daemon) -> None:
+        ours, its = socket.socketpair()
+        its.setblocking(False)
+        request = encode_request(make_request(descriptor_kinds=b"\1"))
+        end = daemon.connect()
+        with ours:
+            packet = encode_frame(1, [(99, b"")]) if ends == "bad request" else request
+            socket.send_fds(end, [packet], [ours.fileno()])
+        if ends != "bad request":
+            assert PROMPT == await daemon.receive(end)
+        if ends == "verdict":
+            end.send(encode_answer(CODE))
+            assert [SUCCESS] == await daemon.frames(end)
+        if ends == "hang-up":
+            end.close()
+        assert b"" == await daemon.loop.sock_recv(its, 1)
+        its.close()
+
+    play(scene)
+
+
+def test_agent_is_closed_after_it_was_asked(play: Play) -> None:
+    """Whoever hangs up while the agent is asked ends that, and the socket is closed after it."""
+
+    async def scene(daemon: Daemon) -> None:
+        key = FakeKey()
+        enrollment = daemon.store.enrollments["alice"]._replace(ssh_keys=(enroll_key(key),))
+        daemon.store.enrollments["alice"] = enrollment
+        daemon.services = daemon.services._replace(machine=MACHINE)
+        ours, its = socket.socketpair()
+        its.setblocking(False)
+        end = daemon.connect()
+        with ours:
+            request = make_request(descriptor_kinds=b"\1", service="sudo", rhost="")
+            socket.send_fds(end, [encode_request(request)], [ours.fileno()])
+        assert b"\x0b" == (await daemon.loop.sock_recv(its, 100))[4:]  # asked for its keys
+        end.close()
+        assert b"" == await daemon.loop.sock_recv(its, 1)
+        its.close()
+        await daemon.settle()
+        assert [Reason.ABANDONED] == daemon.reasons()[:1]
 
     play(scene)

@@ -193,3 +193,28 @@ def test_descriptors(login: Login, send: Callable[[socket.socket, int], None]) -
     # The pipe ends only when nobody has a copy of its writing end any more.
     assert b"" == os.read(reader, 1)
     os.close(reader)
+
+
+def test_agent_is_closed(login: Login) -> None:
+    """The agent's socket that came with the request is closed when the login is over."""
+    ours, its = socket.socketpair()
+    request = encode_request(make_request(descriptor_kinds=b"\1"))
+    with its:
+        with ours:
+            socket.send_fds(login.module, [request], [ours.fileno()])
+        assert PROMPT == login.module.recv(40000)
+        login.module.send(encode_answer(CODE))
+        assert [build_verdict(NONCE, Result.SUCCESS)] == login.frames()
+        its.settimeout(10)
+        assert b"" == its.recv(1)
+
+
+def test_descriptor_of_a_bad_request_is_closed(login: Login) -> None:
+    """What comes with a frame that is no request is closed, too."""
+    ours, its = socket.socketpair()
+    with its:
+        with ours:
+            socket.send_fds(login.module, [encode_frame(1, [(99, b"")])], [ours.fileno()])
+        assert [] == login.frames()
+        its.settimeout(10)
+        assert b"" == its.recv(1)

@@ -13,6 +13,8 @@ from pam_mfa.lockout import LockoutRule
 from pam_mfa.policy import (
     DEVICE_TYPES,
     Action,
+    Agent,
+    AgentKeys,
     AuditRules,
     Context,
     Decision,
@@ -30,8 +32,8 @@ from pam_mfa.policy import (
 from pam_mfa.wire import Phase
 
 KEYS = (
-    "audit", "defaults", "fido", "hotp", "include", "lockout", "mode", "rules", "self_service",
-    "totp", "version",
+    "agent", "agent_keys", "audit", "defaults", "fido", "hotp", "include", "lockout", "mode",
+    "rules", "self_service", "totp", "version",
 )  # fmt: skip
 
 
@@ -314,3 +316,23 @@ def test_bad_attestation(text: str, reason: str) -> None:
     """A mistake in what a key must prove is told with its line and key."""
     sentence, _ = refusal(f"version: 1\n{MODELS % text}")
     assert sentence.startswith(f"p.yaml, line 2: {reason}")
+
+
+def test_agent() -> None:
+    """How long an agent is waited for, and which keys count, can be said."""
+    assert Agent() == read("version: 1\n").agent
+    policy = read("version: 1\nagent: {timeout: 5s}\nagent_keys: any\n")
+    assert Agent(5.0, AgentKeys.ANY) == policy.agent
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("agent_keys: all", "line 2: 'agent_keys' is 'all', not one of sk, any"),
+        ("agent: {timeout: soon}", "line 2: 'agent.timeout' is not a length of time"),
+        ("agent: {keys: any}", "line 2: 'agent.keys' is not a known key"),
+    ],
+)
+def test_wrong_agent(lines: str, message: str) -> None:
+    """What is misspelled about agents is refused with its line."""
+    assert f"p.yaml, {message}" == refusal(f"version: 1\n{lines}\n")[0]

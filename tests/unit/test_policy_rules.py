@@ -568,6 +568,14 @@ def test_unreachable_rules_never_decide(policy: Policy, context: Context) -> Non
     assert not [one for one in dead if decided and one.startswith(f"the rule '{decided}' ")]
 
 
+def test_any_agent_key_is_warned_of() -> None:
+    """Where keys in files approve sudo, the check says that no touch is proven."""
+    rule = "match: {user: [root]}, then: skip"
+    (warning,) = [one for one in warnings_of(rule, more="agent_keys: any") if "agent" in one]
+    assert "no touch is proven" in warning
+    assert not [one for one in warnings_of(rule, more="agent_keys: sk") if "agent" in one]
+
+
 def test_enrolling_is_of_the_account_phase() -> None:
     """Phases without anything to decide ask no rule, and need no groups."""
     policy = policy_of("match: {group: [g]}, then: deny")

@@ -2,12 +2,21 @@
 """Public keys of security keys: OpenSSH's own, and everything that is none."""
 
 import base64
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sk_keys import TYPES, certify, fingerprint_of, make_plain_key, make_sk_key, public_half
+from sk_keys import (
+    PATIENCE,
+    TYPES,
+    certify,
+    fingerprint_of,
+    make_plain_key,
+    make_sk_key,
+    public_half,
+)
 
 from pam_mfa.errors import RefusedError
 from pam_mfa.ssh_keys import (
@@ -17,6 +26,7 @@ from pam_mfa.ssh_keys import (
     SshKey,
     fingerprint,
     format_key,
+    parse_any_key,
     parse_auth_info,
     parse_key,
     require_key,
@@ -216,6 +226,47 @@ def test_a_megabyte() -> None:
 def test_somebody_elses_file_is_not_quoted(word: str) -> None:
     """A file that is no key, which a user may have put there, shows nothing of itself."""
     assert "its first word is no type of key that lives on a security key" == fault(f"{word} x")
+
+
+@pytest.mark.parametrize(
+    "words", [("ed25519",), ("ecdsa", "-b", "384"), ("rsa", "-b", "2048")], ids=lambda one: one[0]
+)
+def test_key_in_a_file(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A key in a file is read where that is wanted, written back, and called as ssh-keygen does."""
+    command = [
+        "ssh-keygen",
+        "-q",
+        "-t",
+        *words,
+        "-N",
+        "",
+        "-C",
+        "laptop",
+        "-f",
+        str(tmp_path / "key"),
+    ]
+    subprocess.run(command, check=True, timeout=PATIENCE)
+    text = (tmp_path / "key.pub").read_text()
+    key = parse_any_key(text)
+    assert (f"{format_key(key)} laptop\n", False) == (text, key.is_on_security_key)
+    assert fingerprint_of(tmp_path / "key.pub") == fingerprint(key)
+    assert key == require_key(text, may_be_in_file=True)
+    with pytest.raises(RefusedError):
+        require_key(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["ssh-ed25519 !", "ssh-ed25519 AAAA", f"ssh-rsa {PLAIN.split()[1]}", "ssh-dss AAAA", ""]
+)
+def test_no_key_in_a_file(text: str) -> None:
+    """What is no whole public key of the type that it says is none in a file either."""
+    with pytest.raises(KeyFormatError):
+        parse_any_key(text)
+
+
+def test_any_key_on_a_security_key() -> None:
+    """Where a key may be in a file, one on a security key is read as ever."""
+    assert KEY == parse_any_key(LINE)
 
 
 def test_auth_info() -> None:
