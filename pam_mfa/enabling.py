@@ -50,6 +50,10 @@ class DevicesChangedError(RefusedError):
     """A user's devices are not those any more that the user was verified with."""
 
 
+class KeyRefusedError(RefusedError):
+    """What a key answered or signed was refused; that is recorded."""
+
+
 class PendingDevice(NamedTuple):
     """A device that is not enabled yet: its two codes must come first."""
 
@@ -292,6 +296,16 @@ class Enabling:
             caller_uid=self._actor.uid,
             caller_pid=self._actor.pid,
             login_uid=self._actor.login_uid,
+        )
+
+    def _record_unproven(self, user: str, detail: str) -> None:
+        """Record that what was shown for a key does not prove it."""
+        event = self._event(EventName.ENABLE_MFA_DEVICE, user)
+        self._record(
+            user,
+            event._replace(
+                outcome=Outcome.DENIED, reason=Reason.UNPROVEN_REGISTRATION, detail=detail
+            ),
         )
 
     def _replace(

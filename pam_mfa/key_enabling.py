@@ -5,19 +5,17 @@ A part of ``lifecycle``, which is the public Python API. Owns whose a credential
 in the audit log; what a key answers comes from the caller and is judged by ``factors``.
 """
 
-import datetime
 import functools
 import os
 import re
 import sqlite3
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, NamedTuple
 
-from pam_mfa.audit import Event, EventName, Outcome, Reason
+from pam_mfa.audit import EventName
 from pam_mfa.devices import Device, FidoDevice, require_name, serial_number_of
-from pam_mfa.enabling import Enabling, free_name, require_room
-from pam_mfa.errors import BrokenSystemError, RefusedError
+from pam_mfa.enabling import Enabling, KeyRefusedError, free_name, require_room
+from pam_mfa.errors import RefusedError
 from pam_mfa.factors.attestation import Models, Registered, Wanted, verify_registration
 from pam_mfa.factors.security_key import (
     CHALLENGE_BYTES,
@@ -29,25 +27,17 @@ from pam_mfa.factors.security_key import (
     verify_assertion,
 )
 from pam_mfa.hardware.keys import Assertion, Credential, Made
+from pam_mfa.key_models import load_models
 from pam_mfa.policy import Fido, SignCount, UserVerification
 from pam_mfa.secret import Secret
 from pam_mfa.store import inventory
 from pam_mfa.store.device_files import encode_user
-from pam_mfa.store.files import read_file
 from pam_mfa.store.state import Change, Claim, forget_use
 
 SERVICE: Final = "pam-mfa"  # of the ceremonies
 DEFAULT_NAME: Final = "security-key"
 _NAME_MAX: Final = 40  # characters of a name that is made from a product's
 _UNSAFE = re.compile(r"[^a-z0-9]+")
-_FILE_MAX: Final = 64 * 1024 * 1024  # bytes; of the FIDO Alliance's, about 10 million
-_WRITABLE_BY_OTHERS: Final = 0o022
-# Where distributions keep the public roots: Debian and Ubuntu, Fedora and RHEL.
-_PUBLIC_ROOTS: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
-
-
-class KeyRefusedError(RefusedError):
-    """What a key answered was refused; that is recorded."""
 
 
 class KeyWish(NamedTuple):
@@ -105,7 +95,7 @@ class KeyEnabling(Enabling):
             user=user,
             wish=wish,
             fido=fido,
-            models=self._load_models(fido),
+            models=load_models(fido, self._clock()),
             creation=_ceremony(user),
             proof=_ceremony(user),
             own=tuple(
@@ -225,18 +215,7 @@ class KeyEnabling(Enabling):
 
     def _refuse(self, pending: PendingKey, error: Exception) -> KeyRefusedError:
         """Record that a key's answer was refused, and return the error that says so."""
-        event = Event(
-            name=EventName.ENABLE_MFA_DEVICE,
-            outcome=Outcome.DENIED,
-            reason=Reason.UNPROVEN_REGISTRATION,
-            at=self._clock(),
-            user=pending.user,
-            caller_uid=self._actor.uid,
-            caller_pid=self._actor.pid,
-            login_uid=self._actor.login_uid,
-            detail=str(error),
-        )
-        self._record(pending.user, event)
+        self._record_unproven(pending.user, str(error))
         return KeyRefusedError(
             f"the security key was refused: {error}; nothing was enabled",
             hint="Use another key; the administrator's policy says which models may be enabled: "
@@ -244,43 +223,6 @@ class KeyEnabling(Enabling):
             if pending.models.asks
             else "Try it once more; if that stays, the key is broken.",
         )
-
-    def _load_models(self, fido: Fido) -> Models:
-        """Read the files that policy names for attestation.
-
-        Raises:
-            BrokenSystemError: one cannot be used.
-        """
-        if not (fido.roots or fido.metadata):
-            return Models(fido.aaguids)
-        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - start-up cost
-            Encoding,
-        )
-
-        from pam_mfa.factors.metadata import (  # noqa: PLC0415
-            find_pinned_root,
-            load_certificates,
-            parse_metadata,
-        )
-
-        roots = load_certificates(_read(fido.roots), fido.roots) if fido.roots else []
-        ders = tuple(one.public_bytes(Encoding.DER) for one in roots)
-        if not fido.metadata:
-            return Models(fido.aaguids, ders)
-        if fido.metadata_root:
-            signer = load_certificates(_read(fido.metadata_root), fido.metadata_root)[0]
-        else:
-            public = next((one for one in _PUBLIC_ROOTS if Path(one).exists()), _PUBLIC_ROOTS[0])
-            pinned = find_pinned_root(load_certificates(_read(public), public))
-            if pinned is None:
-                raise BrokenSystemError(
-                    f"{public} has not the root 'GlobalSign Root CA - R3' that signs FIDO metadata",
-                    hint="Name a file with it in the policy: fido: attestation: metadata_root.",
-                )
-            signer = pinned
-        now = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
-        metadata = parse_metadata(_read(fido.metadata), fido.metadata, signer, now)
-        return Models(fido.aaguids, ders, metadata)
 
 
 def name_from_product(product: str) -> str:
@@ -296,19 +238,3 @@ def _ceremony(user: str) -> Ceremony:
 
 def _taken_error() -> RefusedError:
     return RefusedError("its credential is enabled on this host already")
-
-
-def _read(path: str) -> bytes:
-    """Read a file that only its owner, root or us, can write."""
-    try:
-        return read_file(
-            Path(os.path.realpath(path)),
-            owners={0, os.geteuid()},
-            forbidden=_WRITABLE_BY_OTHERS,
-            size_max=_FILE_MAX,
-        )
-    except FileNotFoundError as error:
-        raise BrokenSystemError(
-            f"there is no {path}, which the policy names for attestation",
-            hint="Put it there, or take it out of the policy: fido: attestation.",
-        ) from error

@@ -8,7 +8,8 @@ the devices of a host, and everything else is a method of the ``Lifecycle`` that
 ``begin_virtual``, ``begin_token``, then ``enable``  a device, by two consecutive codes
 ``begin_fido``, ``accept_registration``,             a security key, by two touches
 ``enable_fido``
-``enable_ssh_key``                                   an SSH key, by its public key
+``begin_ssh_key``, ``enable_proven_ssh_key``         an SSH key, by a signature
+``vouch_for_ssh_key``, ``enable_ssh_key``            an SSH key that the caller vouches for
 ``enable_recovery``, ``issue_bypass``                codes on paper, returned this once
 ``users``, ``list_devices``, ``enrolled_keys``       who has what
 ``device_statuses``, ``user_statuses``, ``standing`` last use, drift, codes left, locks
@@ -54,6 +55,7 @@ from pam_mfa.devices import (
 from pam_mfa.enabling import (
     Actor,
     DevicesChangedError,
+    KeyRefusedError,
     PendingDevice,
     TokenNotFreeError,
     current_actor,
@@ -61,11 +63,12 @@ from pam_mfa.enabling import (
 )
 from pam_mfa.errors import RefusedError, StateError
 from pam_mfa.factors import code
+from pam_mfa.factors.ssh_attestation import Evidence
 from pam_mfa.key_enabling import KeyEnabling, KeyWish, PendingKey
 from pam_mfa.lockout import LockState
 from pam_mfa.paper_enabling import PaperEnabling
 from pam_mfa.policy import SMS_REASON
-from pam_mfa.ssh_key_enabling import SshKeyEnabling
+from pam_mfa.ssh_key_enabling import PendingSshKey, SshKeyEnabling, SshKeyWish
 from pam_mfa.statuses import DeviceStatus, Standing, Statuses, UserStatus
 from pam_mfa.store.device_files import Entry, encode_user
 from pam_mfa.store.embedded import EmbeddedStore
@@ -262,10 +265,14 @@ __all__ = [
     "Actor",
     "DeviceStatus",
     "DevicesChangedError",
+    "Evidence",
+    "KeyRefusedError",
     "KeyWish",
     "Lifecycle",
     "PendingDevice",
     "PendingKey",
+    "PendingSshKey",
+    "SshKeyWish",
     "Standing",
     "TokenNotFreeError",
     "UserStatus",

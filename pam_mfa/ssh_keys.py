@@ -116,6 +116,19 @@ def parse_auth_info(text: str) -> tuple[SshKey, ...]:
     return tuple(found)
 
 
+def parse_blob(blob: bytes) -> SshKey:
+    """Read a key, or the key of a certificate, as an agent has it.
+
+    Raises:
+        KeyFormatError: it is no public key of a security key.
+    """
+    strings, _ = _take_strings(blob[:_BLOB_MAX], 1)
+    kind = strings[0].decode("ascii", "replace")
+    if kind not in _TYPES:
+        raise KeyFormatError("it is no type of key that lives on a security key")
+    return _parse_blob(kind, blob)
+
+
 def require_key(text: str, *, may_be_in_file: bool = False) -> SshKey:
     """Read a public key that somebody gave to be enabled.
 

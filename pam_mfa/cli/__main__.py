@@ -19,6 +19,7 @@ from pam_mfa.cli import (
     keys,
     policy,
     report,
+    ssh_keys,
     status,
     tokens,
     users,
@@ -61,6 +62,7 @@ for _command in (
 
 
 devices.enable.add_command(keys.fido)
+devices.enable.add_command(ssh_keys.ssh_key)
 
 
 importing.import_credentials.add_command(importing_u2f.u2f)

@@ -4,7 +4,6 @@
 import io
 import os
 import sys
-from typing import TextIO
 
 import click
 import segno
@@ -16,10 +15,7 @@ from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Lifecycle, PendingDevice, refuse_sms
 from pam_mfa.listing import list_row
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
-from pam_mfa.policy import AgentKeys
 from pam_mfa.self_service.protocol import Operation, Petition
-from pam_mfa.ssh_keys import TEXT_MAX, fingerprint
-from pam_mfa.store.policies import read_policy
 
 _TRIES = 3  # pairs of codes that are asked for before giving up
 
@@ -123,29 +119,6 @@ def recovery(session: Session, user: str) -> None:
         click.echo(f"  {code}")
     if had:
         click.echo("\nThe codes that were made before are void from now on.")
-
-
-@enable.command(name="ssh-key")
-@click.argument("user")
-@click.option(
-    "--public-key",
-    type=click.File("r", encoding="utf-8", errors="replace"),
-    required=True,
-    metavar="FILE",
-    help="The key's .pub file; - is standard input.",
-)
-@click.option("--name", help="The device's name; default: ssh-key.")
-@pass_session
-def ssh_key(session: Session, user: str, *, public_key: TextIO, name: str | None) -> None:
-    """Enable an SSH key that lives on a security key, made by ssh-keygen -t ed25519-sk."""
-    path = session.layout.policy
-    keys = read_policy(path).agent.keys if path.exists() else AgentKeys.SK
-    text = public_key.read(TEXT_MAX + 1)  # before root is given up
-    session.note_unknown(user)
-    device = session.lifecycle.enable_ssh_key(
-        user, text, name, may_be_in_file=keys is AgentKeys.ANY
-    )
-    click.echo(f"Enabled {device.serial_number} for {user}: {fingerprint(device.key)}.")
 
 
 @click.command()

@@ -22,7 +22,7 @@ from pam_mfa.errors import RefusedError
 from pam_mfa.importing.importer import Importer, Rules
 from pam_mfa.importing.security_keys import KeyImporter, Origins
 from pam_mfa.lifecycle import Actor, Lifecycle, open_store
-from pam_mfa.self_service.client import send_petition
+from pam_mfa.self_service.client import Sign, send_petition, sign_nothing
 from pam_mfa.self_service.protocol import Petition
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
@@ -85,14 +85,14 @@ class Session:
         except KeyError as error:
             raise RefusedError("your user id has no account on this host") from error
 
-    def petition(self, petition: Petition) -> list[dict[str, object]]:
+    def petition(self, petition: Petition, sign: Sign = sign_nothing) -> list[dict[str, object]]:
         """Ask the service for something on a user's own devices; return a listing's rows.
 
         Raises:
             RefusedError: policy, the password or the device did not let it through.
             BrokenSystemError: there is no service.
         """
-        return send_petition(self.layout.self_service_socket, petition, _answer)
+        return send_petition(self.layout.self_service_socket, petition, _answer, sign)
 
     def note_unknown(self, user: str) -> None:
         """Warn where no account has this name: a typing error would enable nobody's device."""

@@ -64,7 +64,6 @@ def verify_registration(attestation_object: bytes, wanted: Wanted) -> Registered
         UnprovenError: it is not what was asked for; the text says which check it failed.
     """
     from fido2 import cbor  # noqa: PLC0415 - only where a key is used: start-up cost
-    from fido2.attestation.base import AttestationType  # noqa: PLC0415
     from fido2.webauthn import AttestationObject  # noqa: PLC0415
 
     try:
@@ -79,17 +78,16 @@ def verify_registration(attestation_object: bytes, wanted: Wanted) -> Registered
         raise UnprovenError(f"its credential id is not 1 to {CREDENTIAL_ID_MAX} bytes long")
     if data.public_key.get(3) not in NEW_ALGORITHMS:
         raise UnprovenError("its algorithm is not one that was asked for")
-    result = _verify_statement(made, client_data_hash(wanted.ceremony, "webauthn.create"))
-    has_certificate = result.attestation_type is AttestationType.BASIC and bool(result.trust_path)
+    hashed = client_data_hash(wanted.ceremony, "webauthn.create")
+    chain, way = judge_statement(made, hashed)
     if wanted.models.asks:
-        _verify_model(made, list(result.trust_path) if has_certificate else [], wanted)
-    way = ", certificate" if has_certificate else ", by itself" if made.att_stmt else ""
+        verify_model(made, chain, wanted.models, hashed)
     return Registered(
         credential_id=bytes(data.credential_id),
         public_key=cbor.encode(dict(data.public_key)),
         aaguid=str(data.aaguid) if bytes(data.aaguid) != _ZERO else "",
         sign_count=made.auth_data.counter,
-        attestation=made.fmt + way,
+        attestation=way,
     )
 
 
@@ -104,9 +102,24 @@ def _verify_data(data: Any, wanted: Wanted) -> None:  # noqa: ANN401 - fido2's o
         raise UnprovenError("it says that it is backed up and cannot be")
 
 
-def _verify_statement(made: Any, hashed: bytes) -> Any:  # noqa: ANN401 - fido2's own types
-    """Check the attestation's own signature; only what security keys make is known here."""
-    from fido2.attestation.base import Attestation, NoneAttestation  # noqa: PLC0415 - start-up cost
+def judge_statement(made: Any, hashed: bytes) -> tuple[list[bytes], str]:  # noqa: ANN401 - fido2's own type
+    """Check an attestation's own signature; only what security keys make is known here.
+
+    Args:
+        made: fido2's attestation object.
+        hashed: what was signed with the authenticator data.
+
+    Returns:
+        The certificates, the key's own first, and words for what it is; none by itself.
+
+    Raises:
+        UnprovenError: it is wrong.
+    """
+    from fido2.attestation.base import (  # noqa: PLC0415 - start-up cost
+        Attestation,
+        AttestationType,
+        NoneAttestation,
+    )
     from fido2.attestation.packed import PackedAttestation  # noqa: PLC0415
     from fido2.attestation.u2f import FidoU2FAttestation  # noqa: PLC0415
 
@@ -118,17 +131,26 @@ def _verify_statement(made: Any, hashed: bytes) -> Any:  # noqa: ANN401 - fido2'
     if made.fmt not in tuple(known):  # of a hostile key it may be anything, a list too
         raise UnprovenError("its attestation is of a kind that no security key makes")
     try:
-        return known[made.fmt].verify(made.att_stmt, made.auth_data, hashed)
+        result = known[made.fmt].verify(made.att_stmt, made.auth_data, hashed)
+        # U2F's signature does not cover the AAGUID: a model that stands there is nobody's word.
+        is_claim = made.fmt == "fido-u2f" and any(bytes(made.auth_data.credential_data.aaguid))
     except Exception as error:  # whatever the library makes of hostile bytes, it is no proof
         raise UnprovenError("its attestation is wrong") from error
+    if is_claim:
+        raise UnprovenError("it names a model in a registration of U2F, which has none")
+    chain = list(result.trust_path) if result.attestation_type is AttestationType.BASIC else []
+    return chain, made.fmt + (", certificate" if chain else ", by itself" if made.att_stmt else "")
 
 
-def _verify_model(made: Any, chain: list[bytes], wanted: Wanted) -> None:  # noqa: ANN401
-    """Check that a certificate says which model it is, and that policy allows that one."""
+def verify_model(made: Any, chain: list[bytes], models: Models, hashed: bytes) -> None:  # noqa: ANN401
+    """Check that a certificate says which model it is, and that policy allows that one.
+
+    Raises:
+        UnprovenError: it does not, or another one.
+    """
     if not chain:
         # Self attestation proves possession of the new key and nothing of who made it.
         raise UnprovenError("the key does not prove which model it is")
-    models = wanted.models
     if models.aaguids:
         model = _find_model(chain[0])
         said = bytes(made.auth_data.credential_data.aaguid)
@@ -139,7 +161,6 @@ def _verify_model(made: Any, chain: list[bytes], wanted: Wanted) -> None:  # noq
     if models.roots:
         _verify_root(chain, models.roots)
     if models.metadata is not None:
-        hashed = client_data_hash(wanted.ceremony, "webauthn.create")
         models.metadata.verify_certified(made, chain, hashed)
 
 

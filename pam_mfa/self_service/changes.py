@@ -16,17 +16,19 @@ from pam_mfa.errors import (
     SecurityKeyError,
 )
 from pam_mfa.hardware.keys import Keys
-from pam_mfa.key_enabling import KeyRefusedError
 from pam_mfa.key_enrolling import enable_key
 from pam_mfa.lifecycle import (
     DevicesChangedError,
+    Evidence,
+    KeyRefusedError,
     KeyWish,
     Lifecycle,
     PendingDevice,
+    SshKeyWish,
     TokenNotFreeError,
 )
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
-from pam_mfa.policy import Policy
+from pam_mfa.policy import AgentKeys, Policy
 from pam_mfa.self_service.dialogue import Dialogue
 from pam_mfa.self_service.protocol import (
     Operation,
@@ -45,6 +47,7 @@ CHANGES = {
     Operation.ENABLE_TOKEN: ("enable", EventName.ENABLE_MFA_DEVICE),
     Operation.ENABLE_RECOVERY: ("enable", EventName.ENABLE_MFA_DEVICE),
     Operation.ENABLE_FIDO: ("enable", EventName.ENABLE_MFA_DEVICE),
+    Operation.ENABLE_SSH_KEY: ("enable", EventName.ENABLE_MFA_DEVICE),
     Operation.RESYNC: ("resync", EventName.RESYNC_MFA_DEVICE),
     Operation.DEACTIVATE: ("deactivate", EventName.DEACTIVATE_MFA_DEVICE),
 }
@@ -115,6 +118,8 @@ def carry_out(case: Case, proof: Proof) -> None:
         _enable_recovery(case, proof)
     elif operation is Operation.ENABLE_FIDO:
         _enable_fido(case, proof)
+    elif operation is Operation.ENABLE_SSH_KEY:
+        _enable_ssh_key(case, proof)
     else:
         _enable(case, proof)
 
@@ -167,6 +172,33 @@ def _enable_fido(case: Case, proof: Proof) -> None:
         record(case.store, case.petition, case.peer, Reason.KEY_UNUSABLE)
         raise
     case.dialogue.tell(f"Enabled {device.serial_number} for {pending.user}.")
+
+
+def _enable_ssh_key(case: Case, proof: Proof) -> None:
+    """Enable an SSH key by its signature; nobody vouches for a key of one's own."""
+    petition, lifecycle = case.petition, case.lifecycle
+    evidence = Evidence(
+        petition.attestation.encode("utf-8", "surrogateescape"),
+        petition.challenge.encode("utf-8", "surrogateescape"),
+    )
+    is_any = case.policy.agent.keys is AgentKeys.ANY
+    wish = SshKeyWish(petition.name, case.policy.fido, evidence, may_be_in_file=is_any)
+    try:
+        pending = lifecycle.begin_ssh_key(petition.user, petition.public_key, wish)
+        signature = case.dialogue.ask_signature(pending.challenge)
+        if isinstance(signature, Reason):
+            raise UnservedError(
+                "there was no signature of the key; nothing was enabled",
+                signature,
+                hint="Run the command again; have the key sign what it says.",
+            )
+        beside = pending._replace(beside=proof.devices)
+        device = lifecycle.enable_proven_ssh_key(beside, signature)
+    except KeyRefusedError as error:
+        raise UnservedError(str(error), None, hint=error.hint) from error
+    except DevicesChangedError as error:
+        raise UnservedError(str(error), Reason.DEVICES_CHANGED, hint=error.hint) from error
+    case.dialogue.tell(f"Enabled {device.serial_number} for {petition.user}.")
 
 
 def _enable(case: Case, proof: Proof) -> None:

@@ -8,20 +8,36 @@ from pathlib import Path
 
 from pam_mfa import wire
 from pam_mfa.errors import BrokenSystemError, WireError
-from pam_mfa.self_service.protocol import End, Petition, Rows, build_petition, parse_reply
+from pam_mfa.self_service.protocol import (
+    End,
+    Petition,
+    Rows,
+    SignRequest,
+    build_petition,
+    build_signature,
+    parse_reply,
+)
 from pam_mfa.verifier.packets import peer_of
 from pam_mfa.wire import Style
 
 Answer = Callable[[Style, str], str | None]  # shows a text; returns what was typed, if anything
+Sign = Callable[[str], str | None]  # has an SSH key sign a challenge; returns the signature's text
 
 
-def send_petition(path: Path, petition: Petition, answer: Answer) -> list[dict[str, object]]:
+def sign_nothing(_challenge: str) -> None:
+    """Have no key sign: the petition is about none."""
+
+
+def send_petition(
+    path: Path, petition: Petition, answer: Answer, sign: Sign = sign_nothing
+) -> list[dict[str, object]]:
     """Carry a petition to its end; return the rows of a listing.
 
     Args:
         path: of the service's socket.
         petition: what is asked for.
         answer: called for every prompt and message.
+        sign: called for a challenge.
 
     Raises:
         RefusedError: as the service says.
@@ -42,7 +58,7 @@ def send_petition(path: Path, petition: Petition, answer: Answer) -> list[dict[s
                 hint="Tell your administrator.",
             )
         try:
-            return _converse(connection, petition, answer)
+            return _converse(connection, petition, answer, sign)
         except (OSError, WireError) as error:
             raise BrokenSystemError(
                 f"the conversation with pam-mfa-selfd broke off: {error}",
@@ -52,7 +68,7 @@ def send_petition(path: Path, petition: Petition, answer: Answer) -> list[dict[s
 
 
 def _converse(
-    connection: socket.socket, petition: Petition, answer: Answer
+    connection: socket.socket, petition: Petition, answer: Answer, sign: Sign
 ) -> list[dict[str, object]]:
     nonce = os.urandom(wire.NONCE_SIZE)
     connection.send(build_petition(nonce, petition))
@@ -68,6 +84,9 @@ def _converse(
             return rows
         if isinstance(reply, Rows):
             rows += reply.rows
+            continue
+        if isinstance(reply, SignRequest):
+            connection.send(build_signature(nonce, sign(reply.challenge)))
             continue
         typed = answer(reply.style, reply.text)
         if reply.style in (Style.ECHO_OFF, Style.ECHO_ON):

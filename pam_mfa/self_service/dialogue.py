@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError, WireError
+from pam_mfa.self_service.protocol import build_sign_request, parse_signature
 from pam_mfa.store import Change, Store
 from pam_mfa.verification import Ask, Commit, Listen, Need, Tell, Work
 from pam_mfa.wire import Style
@@ -60,6 +61,26 @@ class Dialogue:
         Raises:
             WireError: what came is no answer.
         """
+        packet = self._receive()
+        if isinstance(packet, Reason):
+            return packet
+        answer = wire.parse_answer(packet, self._nonce)
+        return Reason.NO_CONVERSATION if answer is None else answer
+
+    def ask_signature(self, challenge: str) -> str | Reason:
+        """Have the user's key sign a challenge; return the signature's text, or why there is none.
+
+        Raises:
+            WireError: what came is no signature's frame.
+        """
+        self.send(build_sign_request(self._nonce, challenge))
+        packet = self._receive()
+        if isinstance(packet, Reason):
+            return packet
+        signature = parse_signature(packet, self._nonce)
+        return Reason.NO_CONVERSATION if signature is None else signature
+
+    def _receive(self) -> bytes | Reason:
         left = self._deadline - time.monotonic()
         if left <= 0:
             return Reason.TIMED_OUT
@@ -71,10 +92,7 @@ class Dialogue:
             return Reason.TIMED_OUT
         except ConnectionError:
             return Reason.ABANDONED
-        if not packet:
-            return Reason.ABANDONED
-        answer = wire.parse_answer(packet, self._nonce)
-        return Reason.NO_CONVERSATION if answer is None else answer
+        return packet or Reason.ABANDONED
 
     def answer_pam(self, style: int, text: str) -> str | None:
         """Answer a message of a PAM stack, by asking the user; None where nobody answers.

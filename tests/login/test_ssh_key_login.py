@@ -77,7 +77,7 @@ def _server(host: PrivateHost, stack: str, *config: str) -> Sshd:
 def enroll(root: DataRoot, user: str, key: Path) -> None:
     """Enable a key for a user, as an administrator does."""
     path = str(public_half(key))
-    root.command("enable", "ssh-key", user, "--public-key", path, "--name", "laptop")
+    root.command("enable", "ssh-key", user, "--public-key", path, "--name", "laptop", "--vouch")
 
 
 def come(sshd: Sshd, key: Path, *codes: str, options: tuple[str, ...] = ()) -> LoginResult:

@@ -174,6 +174,19 @@ def test_model_of_u2f_key(host: KeyHost) -> None:
         judge(host, host.ports.plug(U2F_ONLY), Models(aaguids=(OTHER_MODEL,)))
 
 
+def test_model_that_u2f_does_not_sign(host: KeyHost) -> None:
+    """A model written into a U2F key's registration is nobody's word: it is not signed."""
+    pending = host.lifecycle.begin_fido("alice")
+    made = host.register(host.ports.plug(U2F_ONLY), pending)
+    values: Any = cbor.decode(made.attestation_object)
+    data = values["authData"]
+    values["authData"] = data[:37] + bytes.fromhex(OTHER_MODEL.replace("-", "")) + data[53:]
+    wanted = Wanted(pending.creation, must_verify_user=False, models=ANY)
+    verify_registration(made.attestation_object, wanted)
+    with pytest.raises(UnprovenError, match="which has none"):
+        verify_registration(cbor.encode(values), wanted)
+
+
 def test_certificate_without_model(host: KeyHost) -> None:
     """A certificate that names no model does not stand in for the listed ones."""
     injected = host.ports.plug()

@@ -142,7 +142,6 @@ def test_no_command(run: Run, arguments: Command) -> None:
     [
         ("unlock", "alice"),
         ("bypass", "alice"),
-        ("enable", "ssh-key", "alice", "--public-key", "/etc/hostname"),
         ("token", "list"),
         ("import", "google-authenticator", "--all-homes"),
         ("import", "oath", "/etc/hostname"),

@@ -31,6 +31,7 @@ from pam_mfa.self_service.protocol import (
     Petition,
     Prompt,
     Rows,
+    SignRequest,
     build_petition,
     parse_reply,
 )
@@ -116,6 +117,7 @@ class Talk(threading.Thread):
         if not packet:
             return False
         reply = parse_reply(packet, NONCE)
+        assert not isinstance(reply, SignRequest)
         if isinstance(reply, End):
             self.end, self.is_ended = reply.error, True
             return False

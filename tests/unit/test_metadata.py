@@ -309,7 +309,7 @@ def test_public_root_is_looked_for(
     bundle, blob = tmp_path / "bundle.crt", tmp_path / "mds.jwt"
     bundle.write_bytes(service.root.public_bytes(Encoding.PEM))
     blob.write_bytes(service.sign())
-    monkeypatch.setattr("pam_mfa.key_enabling._PUBLIC_ROOTS", (str(bundle),))
+    monkeypatch.setattr("pam_mfa.key_models._PUBLIC_ROOTS", (str(bundle),))
     with pytest.raises(BrokenSystemError, match="GlobalSign Root CA - R3"):
         host.lifecycle.begin_fido("alice", Fido(metadata=str(blob)))
     fingerprint = service.root.fingerprint(SHA256()).hex()

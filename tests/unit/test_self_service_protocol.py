@@ -80,7 +80,7 @@ def test_longest_text() -> None:
         encode_frame(PETITION, LIST[:1]),
         encode_frame(PETITION, LIST[1:]),
         encode_frame(PETITION, [*LIST, (2, b"bob")]),
-        encode_frame(PETITION, [*LIST, (12, b"more")]),
+        encode_frame(PETITION, [*LIST, (15, b"more")]),
         encode_frame(PETITION, [*LIST, (0, b"more")]),
         encode_frame(PETITION, [(1, b"unlock"), (2, b"alice")]),
         encode_frame(PETITION, [(1, b"LIST"), (2, b"alice")]),

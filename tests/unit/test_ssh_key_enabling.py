@@ -4,32 +4,22 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from doubles import REPOSITORY, Clock, make_device, make_layout, make_request
+from doubles import REPOSITORY, Clock, make_device, make_request
 from hypothesis import given
 from hypothesis import strategies as st
 from sk_keys import TYPES, certify, fingerprint_of, make_plain_key, make_sk_key, public_half
+from ssh_key_bench import KEY, LINE, OTHER, SERIAL, Host, invoke, make_host
 from test_devices import MOMENTS, TEXTS
 
-from pam_mfa.cli.__main__ import commands
-from pam_mfa.cli.session import Session
 from pam_mfa.devices import SshKeyDevice, format_devices, parse_devices
 from pam_mfa.errors import DocumentError, RefusedError, StateError
-from pam_mfa.lifecycle import Actor, Lifecycle
 from pam_mfa.policy import Policy
-from pam_mfa.ssh_keys import ECDSA, ED25519, SshKey, format_key
+from pam_mfa.ssh_keys import ED25519, SshKey, format_key
 from pam_mfa.store import Claim, Standing
-from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.layout import Layout
 from pam_mfa.verification import Caller, Commit, attempt
 
-KEY = SshKey(ED25519, bytes(range(32)), "ssh:")
-OTHER = SshKey(ECDSA, b"\4" + bytes(range(64)), "ssh:laptop")
-LINE = f"{format_key(KEY)} alice@laptop\n"
-SERIAL = "ssh-key/alice/ssh-key"
 FILE = f"""\
 version: 1
 user: alice
@@ -54,34 +44,12 @@ DEVICES = st.builds(
 )
 
 
-class Host:
-    """A store in a directory, and what can be done to devices."""
-
-    def __init__(self, layout: Layout) -> None:
-        """Open the store."""
-        self.layout = layout
-        self.store = EmbeddedStore(layout)
-        self.lifecycle = Lifecycle(self.store, Clock(), Actor(0, 4321, 1000))
-
-    def records(self) -> list[dict[str, Any]]:
-        """Return the records in the log."""
-        return [json.loads(line) for line in self.layout.audit_log.read_bytes().splitlines()]
-
-
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """A host where nobody is enrolled, which the command line acts on."""
-    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    host = Host(make_layout(tmp_path / "root"))
-    monkeypatch.setattr(Session, "lifecycle", property(lambda _: host.lifecycle))
-    monkeypatch.setattr(Session, "is_own", property(lambda _: False))
+    host = make_host(tmp_path, monkeypatch)
     yield host
     host.store.close()
-
-
-def invoke(host: Host, *arguments: str, stdin: str = "") -> Result:
-    """Run a command, not under ``main``: a refusal is the result's exception."""
-    return CliRunner().invoke(commands, ["--root", str(host.layout.root), *arguments], input=stdin)
 
 
 @given(st.lists(DEVICES, max_size=8, unique_by=(lambda d: d.serial_number, lambda d: d.name)))
@@ -249,7 +217,7 @@ def test_command(host: Host, tmp_path: Path, kind: str) -> None:
     """The command enables ssh-keygen's file, and says what ssh-keygen and sshd call the key."""
     public_key = public_half(make_sk_key(tmp_path / "key", kind))
     words = ("enable", "ssh-key", "alice", "--public-key", str(public_key), "--name", "laptop")
-    result = invoke(host, *words)
+    result = invoke(host, *words, "--vouch")
     fingerprint = fingerprint_of(public_key)
     expected = f"Enabled ssh-key/alice/laptop for alice: {fingerprint}.\n"
     assert (0, expected) == (result.exit_code, result.output)
@@ -259,7 +227,7 @@ def test_command(host: Host, tmp_path: Path, kind: str) -> None:
 
 def test_command_by_standard_input(host: Host) -> None:
     """A hyphen is standard input."""
-    result = invoke(host, "enable", "ssh-key", "alice", "--public-key", "-", stdin=LINE)
+    result = invoke(host, "enable", "ssh-key", "alice", "--public-key", "-", "--vouch", stdin=LINE)
     assert (0, True) == (result.exit_code, result.output.startswith(f"Enabled {SERIAL} for alice"))
 
 
@@ -292,7 +260,8 @@ def test_file_drives_no_terminal(host: Host) -> None:
 def test_comment_is_not_kept(host: Host) -> None:
     """What else stands in the file, which a user wrote, is neither kept nor shown."""
     text = f"{format_key(KEY)} \x1b[2J# comment: {{x: y}}"
-    result = invoke(host, "enable", "ssh-key", "alice", "--public-key", "-", stdin=text)
+    words = ("enable", "ssh-key", "alice", "--public-key", "-", "--vouch")
+    result = invoke(host, *words, stdin=text)
     kept = host.store.device_files.path("alice").read_text()
     assert ("comment" in kept, "comment" in result.output) == (False, False)
 
