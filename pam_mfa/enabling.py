@@ -32,7 +32,7 @@ from pam_mfa.errors import BrokenSystemError, RefusedError, StateError
 from pam_mfa.factors import code
 from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.secret import Secret
-from pam_mfa.store import inventory
+from pam_mfa.store import inventory, mfa_sessions
 from pam_mfa.store.device_files import encode_user
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.enrollment import DeviceState, OpenDevice
@@ -282,8 +282,15 @@ class Enabling:
         return datetime.datetime.fromtimestamp(int(self._clock()), datetime.UTC)
 
     def _record(self, user: str, event: Event) -> None:
+        key = encode_user(user)
+
+        def end_sessions(connection: sqlite3.Connection) -> None:
+            mfa_sessions.end_of_user(connection, key)
+
         change = Change(accepted=True, events=(event,))
-        self._store.commit([Claim(encode_user(user), (), lambda _: change)])
+        # Whoever needs a bypass has lost a device, and perhaps to somebody.
+        then = end_sessions if event.name is EventName.ISSUE_BYPASS else None
+        self._store.commit([Claim(key, (), lambda _: change, then)])
 
     def _event(self, name: EventName, user: str, device: Device | None = None) -> Event:
         return Event(

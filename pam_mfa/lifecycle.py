@@ -16,6 +16,7 @@ the devices of a host, and everything else is a method of the ``Lifecycle`` that
 ``resync``                                           move a device's drift or counter
 ``deactivate``, ``deactivate_all``                   take devices away
 ``unlock``                                           end a lock
+``mfa_sessions``, ``end_mfa_sessions``               what is remembered for MFA age, and its end
 ==================================================== ==================================
 
 The contract:
@@ -34,7 +35,7 @@ The contract:
 
 Who may ask for what is for the caller to settle: nothing here asks for a password. How a device is
 enabled, ``enabling``, ``paper_enabling``, ``key_enabling`` and ``ssh_key_enabling`` own; what
-became of it, ``statuses``.
+became of it, ``statuses``; what is remembered of verifications, ``mfa_sessions``.
 """
 
 import contextlib
@@ -66,6 +67,7 @@ from pam_mfa.factors import code
 from pam_mfa.factors.ssh_attestation import Evidence
 from pam_mfa.key_enabling import KeyEnabling, KeyWish, PendingKey
 from pam_mfa.lockout import LockState
+from pam_mfa.mfa_sessions import MfaSession, MfaSessions
 from pam_mfa.paper_enabling import PaperEnabling
 from pam_mfa.policy import SMS_REASON
 from pam_mfa.ssh_key_enabling import PendingSshKey, SshKeyEnabling, SshKeyWish
@@ -77,7 +79,7 @@ from pam_mfa.store.layout import Layout, drop_privileges, make_directories, make
 from pam_mfa.store.state import Change, Claim
 
 
-class Lifecycle(PaperEnabling, KeyEnabling, SshKeyEnabling, Statuses):
+class Lifecycle(PaperEnabling, KeyEnabling, SshKeyEnabling, Statuses, MfaSessions):
     """What may be done to the devices of one store."""
 
     def users(self) -> list[str]:
@@ -269,6 +271,7 @@ __all__ = [
     "KeyRefusedError",
     "KeyWish",
     "Lifecycle",
+    "MfaSession",
     "PendingDevice",
     "PendingKey",
     "PendingSshKey",

@@ -24,6 +24,7 @@ from pam_mfa.devices import (
 )
 from pam_mfa.enrolling import find_refusal
 from pam_mfa.lifecycle import DeviceStatus, UserStatus
+from pam_mfa.mfa_age import Scope
 from pam_mfa.pam_services import Line, Service
 from pam_mfa.policy import (
     Action,
@@ -56,7 +57,11 @@ WELL_KNOWN = (
     "xrdp-sesman",
 )  # fmt: skip
 _PHASES = (Phase.AUTH, Phase.ACCOUNT, Phase.SESSION)
-_RESULTS = {Phase.AUTH: "auth_err", Phase.ACCOUNT: "perm_denied"}  # of pam_mfa.so, refusing
+_RESULTS = {  # of pam_mfa.so, refusing
+    Phase.AUTH: "auth_err",
+    Phase.ACCOUNT: "perm_denied",
+    Phase.SESSION: "session_err",
+}
 
 
 class Outcome(enum.StrEnum):
@@ -72,6 +77,7 @@ class Outcome(enum.StrEnum):
     UNKNOWN = "unknown"  # the line is about another root's devices
 
 
+_ASKING = (Outcome.CODE, Outcome.TOUCH, Outcome.SSH_KEY)
 _BINDING = (Outcome.CODE, Outcome.TOUCH, Outcome.SSH_KEY, Outcome.REFUSED)
 
 
@@ -177,6 +183,8 @@ class _Prophecy(NamedTuple):
         for phase, line in lines.items():
             end = self._end_of_phase(self.situation.policy, _Where(service, phase, lines))
             if end is not None:
+                if phase is not Phase.SESSION and Phase.SESSION in lines:
+                    end = self._mind_session(end, _Where(service, Phase.SESSION, lines))
                 return _mind_control(end, line, phase)
         where = ", ".join(phase.name.lower() for phase in lines)
         if Phase.AUTH not in lines:
@@ -194,6 +202,8 @@ class _Prophecy(NamedTuple):
         end = self._end_of_decision(policy, decision, where)
         if end is None:
             return None
+        if decision.mfa_age and end.outcome in _ASKING:
+            end = end._replace(text=f"{end.text}{_describe_age(decision, where)}")
         if decision.rule:
             end = end._replace(text=f"{end.text} (rule '{decision.rule}')")
         if not self.situation.is_definite and is_open(policy, context):
@@ -232,9 +242,61 @@ class _Prophecy(NamedTuple):
             told = f", with the words: {decision.message}" if decision.message else ""
             return _End(Outcome.REFUSED, reason, f"refused: {words}{told}")
         if self.status.standing is Standing.NOT_ENROLLED and not asks_everyone(policy):
-            reason, result = judge_unenrolled(policy, has_account=self.has_account)
+            if decision.may_enroll:
+                return self._enroll()
+            reason, result = judge_unenrolled(
+                policy, has_account=self.has_account, phase=where.phase
+            )
             return self._pass_unasked(policy, reason, result, where)
+        if where.phase is Phase.SESSION:
+            return self._begin_session(policy, decision.devices, where)
         return self._verify(policy, decision.devices, where)
+
+    def _begin_session(self, policy: Policy, types: tuple[str, ...], where: _Where) -> _End:
+        """Say what becomes of a session in which nothing is asked any more."""
+        keys = [
+            one
+            for one in self.status.devices
+            if isinstance(one.device, SshKeyDevice) and is_acceptable(one.device, types)
+        ]
+        reason = find_hindrance(
+            self.status.standing,
+            is_locked=self.status.locked_until is not None,
+            can_be_right=bool(keys) and is_remote(where.service),
+        )
+        if reason is None:
+            text = f"lets in where the login is signed by an enrolled SSH key ({name_ways(keys)})"
+            return _End(Outcome.SSH_KEY, None, text)
+        words = self._words(reason)
+        if policy.mode is Mode.REPORT_ONLY:
+            return _End(
+                Outcome.NOT_REFUSED, reason, f"not asked; it would be refused: {words} ({_NOBODY})"
+            )
+        return _End(Outcome.REFUSED, reason, f"refused when its session begins: {words}")
+
+    def _mind_session(self, end: _End, where: _Where) -> _End:
+        """Say what the session phase has against a login that came so far."""
+        policy = self.situation.policy
+        if policy is None or end.outcome not in (*_ASKING, Outcome.NOT_ASKED):
+            return end
+        try:
+            _, decision = self._decide(policy, where.phase, where.service)
+        except UnknownGroupsError as error:
+            return _End(Outcome.REFUSED, None, f"refused when its session begins: {error}")
+        if decision.mode is Mode.REPORT_ONLY or decision.action not in (Action.VERIFY, Action.DENY):
+            return end
+        is_let_by = self.status.standing is Standing.NOT_ENROLLED and not asks_everyone(policy)
+        rule = f" (rule '{decision.rule}')"
+        if decision.action is Action.VERIFY and is_let_by:
+            return end
+        ways = [one for one in self.status.devices if is_acceptable(one.device, decision.devices)]
+        if ways and decision.action is Action.VERIFY:
+            words = f"{end.text}; its session begins by {name_ways(ways)} only{rule}"
+            return end._replace(text=words)
+        is_denied = decision.action is Action.DENY
+        reason = Reason.DENIED_BY_RULE if is_denied else Reason.NO_ACCEPTABLE_DEVICE
+        words = f"refused when its session begins: {self._words(reason)}{rule}"
+        return _End(Outcome.REFUSED, reason, words)
 
     def _enroll(self) -> _End | None:
         if self.status.standing is Standing.ENROLLED:
@@ -327,6 +389,17 @@ _WORDS = {
     Reason.DENIED_BY_RULE: "a rule of policy denies it",
     Reason.ENROLLMENT_DUE: "no MFA device, and no account that could enroll one",
 }
+
+
+def _describe_age(decision: Decision, where: _Where) -> str:
+    """Say where an earlier verification counts, and where nobody looks at its age."""
+    place = "in the same session" if decision.scope is Scope.SESSION else "from the same address"
+    text = f"; not within {decision.mfa_age:.0f} s of a verification {place}"
+    if Phase.ACCOUNT not in where.lines and where.service.startswith("sudo"):
+        text += (
+            f" ({MODULE} is not in its account phase, so sudo's own timestamp is not held to it)"
+        )
+    return text
 
 
 def _ask(policy: Policy, service: str, keys: list[DeviceStatus], ways: list[DeviceStatus]) -> _End:

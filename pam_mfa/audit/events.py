@@ -21,6 +21,7 @@ class EventName(enum.StrEnum):
     IMPORT_DEVICES = "ImportDevices"
     LOCK_USER = "LockUser"
     UNLOCK_USER = "UnlockUser"
+    END_MFA_SESSIONS = "EndMfaSessions"
     START_VERIFIER = "StartVerifier"
     STOP_VERIFIER = "StopVerifier"
     CHANGE_POLICY = "ChangePolicy"
@@ -80,6 +81,9 @@ class Reason(enum.StrEnum):
     NOT_POSSIBLE = "not_possible"  # with these devices
     DEVICES_CHANGED = "devices_changed"  # since the user was verified
     UNPROVEN_REGISTRATION = "unproven_registration"
+    MFA_AGE_FRESH = "mfa_age_fresh"
+    VERIFIED_EARLIER = "verified_earlier"  # in a phase of the same login
+    NOT_VERIFIED = "not_verified"  # in any phase of this login
     STARTED = "started"
     STOPPED = "stopped"
     POLICY_ACCEPTED = "policy_accepted"

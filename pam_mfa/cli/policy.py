@@ -23,6 +23,7 @@ from pam_mfa.policy import DEVICE_TYPES, Policy
 from pam_mfa.policy.checking import Facts, find_warnings
 from pam_mfa.report import printable
 from pam_mfa.store.policies import PolicySource, read_policy
+from pam_mfa.wire import Phase
 
 _MODULE_LINES = "auth required pam_mfa.so\naccount required pam_mfa.so"
 _WORDS = {
@@ -111,6 +112,13 @@ def _console_asks(session: Session) -> bool:
 @click.option("--service", required=True, help="The PAM service, as sshd or sudo.")
 @click.option("--rhost", default="", help="The remote host's address, as PAM has it.")
 @click.option("--tty", default="", help="The terminal, as tty1 or pts/0.")
+@click.option(
+    "--phase",
+    type=click.Choice([one.name.lower() for one in Phase]),
+    default="auth",
+    show_default=True,
+    help="The phase of the login whose rules are shown.",
+)
 @click.option("--at", "moment", help="When, as 2026-11-24T08:00 (UTC) or ...T09:00+01:00.")
 @json_option
 @pass_session
@@ -121,6 +129,7 @@ def explain(  # noqa: PLR0913 - of one login
     service: str,
     rhost: str,
     tty: str,
+    phase: str,
     moment: str | None,
     as_json: bool,
 ) -> None:
@@ -131,7 +140,10 @@ def explain(  # noqa: PLR0913 - of one login
     found = read_policy(session.layout.policy)
     groups = group_finder(found.groups)(user) if found.groups else frozenset()
     root = session.layout.root
-    login = Login(user, _find_service(root, service), rhost, tty, _parse_moment(moment), groups)
+    login = Login(
+        user, _find_service(root, service), rhost, tty, _parse_moment(moment), groups,
+        Phase[phase.upper()], session.lifecycle.remembered(user),
+    )  # fmt: skip
     (person,) = find_people(session.lifecycle, Accounts(root), [user])
     is_account = person.has_account is not False
     row = explain_login(found, login, person.status, str(root), has_account=is_account)
@@ -180,6 +192,12 @@ def _print(row: dict[str, Any]) -> None:
         lines.append(f"  {device['serial_number']} ({device['type']}) {word}")
     if not row["devices"]:
         lines.append("  no MFA device")
+    words = {True: "counts", False: "does not count", None: "counts in its own session alone"}
+    lines += [
+        f"  verified {one['age']} s before by {one['device']} ({one['service']}) "
+        f"{words[one['counts']]}"
+        for one in row["remembered"]
+    ]
     lines.append(f"Next login by {row['service']}: {row['next_login']['text']}")
     for line in lines:
         click.echo(printable(line))
@@ -190,4 +208,9 @@ def _describe_verdict(verdict: dict[str, Any] | None) -> str:
         return "Verdict: unavailable, for the user's groups cannot be had"
     by = f"the rule '{verdict['rule']}'" if verdict["rule"] else "the defaults, for no rule matches"
     types = f" by one of {', '.join(verdict['devices'])}" if verdict["devices"] else ""
-    return f"Verdict: {_WORDS[verdict['action']]}{types}; by {by}; mode {verdict['mode']}"
+    age = (
+        f", or a verification of the last {verdict['mfa_age']:.0f} s (scope {verdict['scope']})"
+        if verdict["mfa_age"]
+        else ""
+    )
+    return f"Verdict: {_WORDS[verdict['action']]}{types}{age}; by {by}; mode {verdict['mode']}"

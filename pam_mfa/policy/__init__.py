@@ -12,6 +12,7 @@ from pam_mfa.policy.decision import (
     UnknownGroupsError,
     asks_everyone,
     decide,
+    decides_in,
     find_rule,
 )
 from pam_mfa.policy.parsing import (
@@ -72,6 +73,7 @@ __all__ = [
     "asks_everyone",
     "check_policy",
     "decide",
+    "decides_in",
     "find_rule",
     "parse_duration",
     "parse_policy",

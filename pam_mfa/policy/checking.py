@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from pam_mfa.policy.conditions import From, Groups, Names, NotFrom, Terminals, When
-from pam_mfa.policy.decision import Action, UnknownGroupsError, decide
+from pam_mfa.policy.decision import Action, Decision, UnknownGroupsError, decide, decides_in
 from pam_mfa.policy.words import AgentKeys, Context, Effect, Mode, Policy, Rule, Unenrolled
 from pam_mfa.wire import Phase
 
@@ -97,6 +97,16 @@ def _find_oddities(rule: Rule, policy: Policy, facts: Facts) -> Iterator[str]:
             for group in sorted(condition.names):
                 if not facts.has_group(group):
                     yield f"{_name(rule)} names the group '{group}', which this host does not have"
+    yield from _find_double_networks(rule)
+    yield from _find_odd_modes(rule, policy)
+
+
+def _find_odd_modes(rule: Rule, policy: Policy) -> Iterator[str]:
+    if rule.mfa_age and not decides_in(rule, Phase.ACCOUNT):
+        yield (
+            f"{_name(rule)} has an mfa_age and leaves the account phase out: where sudo's own "
+            "timestamp is valid, nobody looks at the age"
+        )
     if rule.mode is Mode.ENFORCE and policy.mode is Mode.REPORT_ONLY:
         yield f"{_name(rule)} says enforce, but the policy's mode is report-only, and that holds"
     if rule.mode is Mode.REPORT_ONLY and rule.effect is not Effect.SKIP:
@@ -104,6 +114,25 @@ def _find_oddities(rule: Rule, policy: Policy, facts: Facts) -> Iterator[str]:
             f"{_name(rule)} is report-only: whoever it matches is let in whatever they answer, "
             "and no later rule is asked"
         )
+
+
+def _find_double_networks(rule: Rule) -> Iterator[str]:
+    """Go through networks that a rule has named already, as such or by a wider one."""
+    inner = {one.key: one for one in rule.conditions if isinstance(one, From | NotFrom)}
+    for key, condition in inner.items():
+        pairs = tuple(zip(condition.networks, condition.texts, strict=True))
+        for network, text in pairs:
+            wider = [name for one, name in pairs if one != network and one.includes(network)]
+            if wider:
+                yield f"{_name(rule)} names under {key} '{text}', which lies in '{wider[0]}'"
+    if len(inner) > 1:
+        out = dict(zip(inner["not_from"].networks, inner["not_from"].texts, strict=True))
+        for network, text in zip(inner["from"].networks, inner["from"].texts, strict=True):
+            if network in out:
+                yield (
+                    f"{_name(rule)} names the network '{text}' twice, under from and "
+                    "under not_from: it never matches there"
+                )
 
 
 def _has_console_way(policy: Policy, facts: Facts) -> bool:
@@ -121,19 +150,40 @@ def _has_console_way(policy: Policy, facts: Facts) -> bool:
 
 
 def _is_way(policy: Policy, context: Context, facts: Facts) -> bool:
+    """Whether root gets through all phases of one login."""
+    decisions: list[Decision] = []
     try:
-        decision = decide(policy, context)
+        for phase in Phase:
+            decisions.append(decide(policy, context._replace(phase=phase)))
+            if not _is_passed(policy, decisions[-1], facts.root_types):
+                return False
     except UnknownGroupsError:
         return False
+    last = decisions[-1]
+    if last.mode is Mode.REPORT_ONLY or last.action is not Action.VERIFY:
+        return True
+    # Nothing is asked in the session phase: what counts there was proven before.
+    before = {
+        device
+        for one in decisions[:-1]
+        if one.action is Action.VERIFY
+        for device in one.devices
+        if facts.root_types is None or device in facts.root_types
+    }
+    return bool(before & set(last.devices) - {"ssh-key"})
+
+
+def _is_passed(policy: Policy, decision: Decision, types: Collection[str] | None) -> bool:
+    """Whether root, with devices of these types, gets through one phase."""
     if decision.mode is Mode.REPORT_ONLY or decision.action in (Action.SKIP, Action.NOTHING):
         return True
-    if decision.action is Action.DENY:
-        return False
-    if facts.root_types is None:
+    if decision.action in (Action.DENY, Action.ENROLL):
+        return decision.action is Action.ENROLL
+    if types is None:
         return True
-    if not facts.root_types:
+    if not types:
         return policy.unenrolled is not Unenrolled.DENY
-    return bool(set(facts.root_types) & set(decision.devices) - {"ssh-key"})
+    return bool(set(types) & set(decision.devices) - {"ssh-key"})
 
 
 def _name(rule: Rule) -> str:

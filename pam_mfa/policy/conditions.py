@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pam_mfa.policy.decision import UnknownGroupsError
 from pam_mfa.policy.networks import Network, find_address
 from pam_mfa.policy.words import Condition, Context
+from pam_mfa.wire import Phase
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 LOCAL, REMOTE = "local", "remote"
@@ -35,6 +36,31 @@ def is_at_console(context: Context) -> bool:
 def name_terminal(tty: str) -> str:
     """Return a terminal's name without /dev/, which host programs may leave out."""
     return tty.removeprefix(_DEVICES)
+
+
+class Phases(NamedTuple):
+    """One of these phases of a login."""
+
+    phases: frozenset[Phase]
+
+    @property
+    def key(self) -> str:
+        """The key."""
+        return "phase"
+
+    def holds(self, context: Context) -> bool:
+        """Whether the call is of one of them."""
+        return context.phase in self.phases
+
+    def describe(self, context: Context) -> str:
+        """Say the phase and what it is compared with."""
+        word = "" if self.holds(context) else "not "
+        names = ", ".join(one.name.lower() for one in sorted(self.phases))
+        return f"the phase is {context.phase.name.lower()}, {word}one of {names}"
+
+    def covers(self, other: Condition) -> bool:
+        """Whether every phase of the other is among them."""
+        return isinstance(other, Phases) and other.phases <= self.phases
 
 
 class Names(NamedTuple):

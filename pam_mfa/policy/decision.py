@@ -8,6 +8,7 @@ import enum
 from typing import NamedTuple
 
 from pam_mfa.errors import PolicyError
+from pam_mfa.mfa_age import Scope
 from pam_mfa.policy.words import Context, Effect, Mode, Policy, Rule, Unenrolled
 from pam_mfa.wire import Phase
 
@@ -34,6 +35,9 @@ class Decision(NamedTuple):
     rule: str = ""  # the rule that decided; "": the defaults
     mode: Mode = Mode.ENFORCE
     message: str = ""  # for whoever is denied
+    mfa_age: float = 0.0  # seconds for which an earlier verification counts; 0: none does
+    scope: Scope = Scope.SESSION  # where it counts
+    may_enroll: bool = False  # whoever has no device enables one first: account phase only
 
 
 _ACTIONS = {Effect.SKIP: Action.SKIP, Effect.DENY: Action.DENY, Effect.REQUIRE: Action.VERIFY}
@@ -47,9 +51,8 @@ def decide(policy: Policy, context: Context) -> Decision:
         UnknownGroupsError: it depends on the user's groups, which the context does not have.
     """
     phase = context.phase
-    if phase is not Phase.AUTH and (
-        phase is not Phase.ACCOUNT or policy.unenrolled is not Unenrolled.ENROLL
-    ):
+    enrolls = phase is Phase.ACCOUNT and policy.unenrolled is Unenrolled.ENROLL
+    if not (enrolls or phase is Phase.AUTH or any(decides_in(one, phase) for one in policy.rules)):
         return Decision(Action.NOTHING)
     rule = find_rule(policy, context)
     mode = policy.mode
@@ -57,11 +60,33 @@ def decide(policy: Policy, context: Context) -> Decision:
         rule = _NO_RULE._replace(devices=policy.devices)
     elif rule.mode is Mode.REPORT_ONLY:  # the policy's own mode is never made stricter
         mode = rule.mode
+    # Whoever is skipped or denied by a rule has nothing to enroll for.
+    enrolls = enrolls and mode is Mode.ENFORCE and rule.effect is Effect.REQUIRE
+    if not decides_in(rule, phase):
+        return Decision(Action.ENROLL, (), rule.name, mode) if enrolls else Decision(Action.NOTHING)
+    return Decision(
+        _ACTIONS[rule.effect],
+        rule.devices,
+        rule.name,
+        mode,
+        rule.message,
+        rule.mfa_age,
+        rule.scope,
+        enrolls,
+    )
+
+
+def decides_in(rule: Rule, phase: Phase) -> bool:
+    """Whether a rule that matches has a say in a phase.
+
+    In those that it names; else in auth, and where it asks for an age in account, too: sudo skips
+    auth while its own timestamp is valid. In the others it only keeps later rules from matching.
+    """
+    if rule.phases:
+        return phase in rule.phases
     if phase is Phase.ACCOUNT:
-        # Whoever is skipped or denied by a rule has nothing to enroll for.
-        enrolls = mode is Mode.ENFORCE and rule.effect is Effect.REQUIRE
-        return Decision(Action.ENROLL if enrolls else Action.NOTHING, (), rule.name, mode)
-    return Decision(_ACTIONS[rule.effect], rule.devices, rule.name, mode, rule.message)
+        return rule.effect is Effect.REQUIRE and rule.mfa_age > 0
+    return phase is Phase.AUTH
 
 
 def find_rule(policy: Policy, context: Context) -> Rule | None:

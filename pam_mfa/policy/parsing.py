@@ -139,6 +139,7 @@ def _read_rules(
     """Add the rules of the file, and behind them those of the directory that it includes."""
     from pam_mfa.policy.rules import (  # noqa: PLC0415 - start-up cost: only where there are rules
         RuleReader,
+        find_memory,
         name_groups,
         refuse_more,
     )
@@ -155,7 +156,11 @@ def _read_rules(
                 faults.add(error)
             if "rules" in fragment:
                 reader.read(fragment)
-    return policy._replace(rules=tuple(reader.rules), groups=name_groups(reader.rules))
+    return policy._replace(
+        rules=tuple(reader.rules),
+        groups=name_groups(reader.rules),
+        memory=find_memory(reader.rules),
+    )
 
 
 def _include(top: Section) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from pam_mfa.document import Section
 from pam_mfa.errors import DocumentError
+from pam_mfa.mfa_age import LOGIN_LONGEST, Scope
 from pam_mfa.policy.conditions import (
     DAYS,
     LOCAL,
@@ -18,21 +19,22 @@ from pam_mfa.policy.conditions import (
     Groups,
     Names,
     NotFrom,
+    Phases,
     Terminals,
     When,
     name_terminal,
 )
 from pam_mfa.policy.faults import Faults
 from pam_mfa.policy.networks import HostBitsError, Network, parse_network
-from pam_mfa.policy.values import read_devices, read_word
+from pam_mfa.policy.values import read_devices, read_duration, read_word
 from pam_mfa.policy.words import Condition, Effect, Mode, Rule
-from pam_mfa.wire import TEXT_MAX
+from pam_mfa.wire import TEXT_MAX, Phase
 
 RULES_MAX = 2000
 _NAME_MAX = 100  # characters; it stands in every record
-_KEYS = ("name", "match", "then", "require", "message", "mode")
+_KEYS = ("name", "match", "then", "require", "message", "mode", "mfa_age", "scope")
 _MATCHES = (
-    "service", "user", "group", "tty", "from", "not_from", "weekday", "time", "zone",
+    "phase", "service", "user", "group", "tty", "from", "not_from", "weekday", "time", "zone",
 )  # fmt: skip
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", re.ASCII)
@@ -70,10 +72,15 @@ class RuleReader:
         devices = faults.try_or((), _read_require, section)
         message = faults.try_or("", _read_message, section, effect)
         mode = faults.try_or(None, _read_mode, section)
+        mfa_age = faults.try_or(0.0, _read_mfa_age, section, effect)
+        scope = faults.try_or(Scope.SESSION, _read_scope, section)
         if len(faults.errors) > before:
             return None
         place = f"{section.source}, line {section.line}"
-        return Rule(name, conditions, effect, devices, message, mode, place)
+        phases = next((one.phases for one in conditions if isinstance(one, Phases)), frozenset())
+        return Rule(
+            name, conditions, effect, devices, message, mode, place, mfa_age, scope, phases
+        )  # fmt: skip
 
     def _read_name(self, section: Section) -> str:
         name = section.require("name", str)
@@ -137,6 +144,18 @@ def _read_mode(section: Section) -> Mode | None:
     return read_word(section, "mode", Mode, Mode.ENFORCE) if "mode" in section else None
 
 
+def _read_mfa_age(section: Section, effect: Effect) -> float:
+    if "mfa_age" in section and effect is not Effect.REQUIRE:
+        raise section.error("mfa_age", "goes with 'require' only")
+    return read_duration(section, "mfa_age", 0.0)
+
+
+def _read_scope(section: Section) -> Scope:
+    if "scope" in section and "mfa_age" not in section:
+        raise section.error("scope", "goes with 'mfa_age' only", "It says where the age counts.")
+    return read_word(section, "scope", Scope, Scope.SESSION)
+
+
 def _read_texts(match: Section, key: str) -> list[str]:
     """Return a list of words, each there once; as text, which YAML does not take all words for."""
     texts = match.texts(key)
@@ -148,6 +167,14 @@ def _read_texts(match: Section, key: str) -> list[str]:
         if text in texts[:index]:
             raise match.error(key, f"names '{text}' twice")
     return texts
+
+
+def _read_phases(match: Section) -> Condition:
+    texts, known = _read_texts(match, "phase"), {one.name.lower(): one for one in Phase}
+    for text in texts:
+        if text not in known:
+            raise match.error("phase", f"is '{text}', not one of {', '.join(known)}")
+    return Phases(frozenset(known[text] for text in texts))
 
 
 def _read_services(match: Section) -> Condition:
@@ -246,6 +273,7 @@ def _read_zone(match: Section) -> str:
 
 
 _READERS: tuple[tuple[tuple[str, ...], Callable[[Section], Condition]], ...] = (
+    (("phase",), _read_phases),
     (("service",), _read_services),
     (("user",), _read_users),
     (("tty",), _read_terminals),
@@ -254,6 +282,12 @@ _READERS: tuple[tuple[tuple[str, ...], Callable[[Section], Condition]], ...] = (
     (("weekday", "time", "zone"), _read_when),
     (("group",), _read_groups),
 )
+
+
+def find_memory(rules: list[Rule]) -> float:
+    """Return for how many seconds a verification may be wanted by one of the rules; 0: for none."""
+    wants = [rule for rule in rules if rule.mfa_age or rule.phases - {Phase.AUTH}]
+    return max(LOGIN_LONGEST, *(rule.mfa_age for rule in wants)) if wants else 0.0
 
 
 def name_groups(rules: list[Rule]) -> frozenset[str]:

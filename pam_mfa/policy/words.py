@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
 from pam_mfa.lockout import LockoutRule
+from pam_mfa.mfa_age import Scope
 from pam_mfa.oath import SEED_BITS_MINIMUM
 from pam_mfa.wire import Phase
 
@@ -155,6 +156,9 @@ class Rule(NamedTuple):
     message: str = ""  # told to whom it denies
     mode: Mode | None = None  # None: the policy's
     place: str = ""  # its file and line, for messages
+    mfa_age: float = 0.0  # seconds for which a verification counts; 0: for one login
+    scope: Scope = Scope.SESSION  # where it counts
+    phases: frozenset[Phase] = frozenset()  # in which it was named to decide; empty: see decision
 
 
 class Policy(NamedTuple):
@@ -174,3 +178,4 @@ class Policy(NamedTuple):
     rules: tuple[Rule, ...] = ()  # the first that matches decides
     groups: Collection[str] = frozenset()  # all that rules name
     audit: AuditRules = AuditRules()
+    memory: float = 0.0  # seconds for which a rule may want a verification remembered; 0: none

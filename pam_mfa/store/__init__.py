@@ -12,6 +12,7 @@ from pam_mfa.devices import Device
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.policy import AuditRules
 from pam_mfa.store.enrollment import DeviceState, Enrollment, OpenDevice, Standing
+from pam_mfa.store.mfa_sessions import Memory
 from pam_mfa.store.state import Change, Claim, Known
 
 
@@ -59,6 +60,7 @@ __all__ = [
     "DeviceState",
     "Enrollment",
     "Known",
+    "Memory",
     "OpenDevice",
     "ServingStore",
     "Standing",

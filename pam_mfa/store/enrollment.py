@@ -5,7 +5,7 @@ import enum
 from collections.abc import Sized
 from typing import NamedTuple
 
-from pam_mfa.devices import CodeDevice, FidoDevice, PaperDevice, SshKeyDevice
+from pam_mfa.devices import CodeDevice, Device, FidoDevice, PaperDevice, SshKeyDevice
 from pam_mfa.secret import Secret
 
 
@@ -54,3 +54,10 @@ class Enrollment(NamedTuple):
     ssh_keys: tuple[SshKeyDevice, ...] = ()
     version: tuple[int, ...] = ()  # of what was read; another one: it was changed since
     problem: str = ""  # why some or all devices cannot be used; for the log only
+
+    def all_devices(self) -> tuple[Device, ...]:
+        """Return the devices that can be used, of every kind; none but the user's own."""
+        if self.standing is not Standing.ENROLLED:
+            return ()
+        codes = tuple(one.device for one in self.devices)
+        return (*codes, *self.paper, *self.security_keys, *self.ssh_keys)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 from pam_mfa.audit import Event, Head, follow
 from pam_mfa.errors import StateError, UnsafeFileError
 from pam_mfa.lockout import LockState
-from pam_mfa.store import inventory
+from pam_mfa.mfa_age import Verified
+from pam_mfa.store import inventory, mfa_sessions
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.files import identity_of, make_private_file
 from pam_mfa.store.log_state import SCHEMA as LOG_SCHEMA
@@ -23,7 +24,8 @@ from pam_mfa.store.log_state import LogState, read_log_state, write_log_state
 
 _Result = TypeVar("_Result")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_UPGRADED = (0, 1)  # versions that are brought up to this one in place: tables were only added
 _BUSY_SECONDS = 10.0
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS lock_state(
@@ -33,7 +35,8 @@ CREATE TABLE IF NOT EXISTS used_step(
     used_at REAL NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox(id INTEGER PRIMARY KEY, line BLOB NOT NULL);
 {LOG_SCHEMA};
-{inventory.SCHEMA}"""
+{inventory.SCHEMA}
+{mfa_sessions.SCHEMA}"""
 _UPSERT_LOCK = """INSERT INTO lock_state VALUES(?, ?, ?) ON CONFLICT(user)
     DO UPDATE SET failures = excluded.failures, locked_until = excluded.locked_until"""
 # Never backward: not by a clock, a restored device, or two ways to the same device.
@@ -58,6 +61,7 @@ class Known(NamedTuple):
 
     lock: LockState
     used_steps: Mapping[str, int]  # by serial number: the last time step that was accepted
+    remembered: tuple[Verified, ...] = ()  # the user's verifications, where the claim asks for them
 
 
 class Change(NamedTuple):
@@ -69,6 +73,7 @@ class Change(NamedTuple):
     used_steps: Mapping[str, int] = {}
     drifts: Mapping[str, int] = {}  # of devices whose used step is here, too
     used_at: float = 0.0  # seconds since the epoch, for "last used"; 0: not a use
+    memory: mfa_sessions.Memory | None = None  # what is to be remembered
 
 
 class Claim(NamedTuple):
@@ -78,6 +83,7 @@ class Claim(NamedTuple):
     serial_numbers: tuple[str, ...]
     judge: Callable[[Known], Change]
     inventory: Callable[[sqlite3.Connection], None] | None = None  # done before judging
+    asks_memory: bool = False  # whether the judge is to know what is remembered of the user
 
 
 class Committed(NamedTuple):
@@ -243,7 +249,7 @@ class State:
         )
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
+            if version in _UPGRADED:
                 _create(connection)
             elif version != SCHEMA_VERSION:
                 raise StateError(
@@ -271,8 +277,11 @@ def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
     if claim.inventory is not None:
         claim.inventory(connection)
     lock = _read_lock(connection, claim.user_key)
-    change = claim.judge(Known(lock, _read_steps(connection, claim.serial_numbers)))
+    remembered = mfa_sessions.read(connection, claim.user_key) if claim.asks_memory else ()
+    change = claim.judge(Known(lock, _read_steps(connection, claim.serial_numbers), remembered))
     if change.lock is not None:
+        if change.lock.locked_until > lock.locked_until:  # who guesses is nobody's session any more
+            mfa_sessions.end_of_user(connection, claim.user_key)
         failures = " ".join(map(repr, change.lock.failures))
         values = (claim.user_key, failures, change.lock.locked_until)
         connection.execute(_UPSERT_LOCK, values)
@@ -280,6 +289,8 @@ def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
         connection.execute(_UPSERT_STEP, (serial_number, step, change.used_at))
     for serial_number, drift in change.drifts.items():
         connection.execute(_UPDATE_DRIFT, (drift, serial_number))
+    if change.memory is not None:
+        mfa_sessions.add(connection, change.memory)
     return change
 
 
@@ -296,14 +307,18 @@ def forget_use(connection: sqlite3.Connection, serial_number: str, *, keep_step:
         connection.execute(_FORGET_DRIFT, (serial_number,))
     else:
         connection.execute("DELETE FROM used_step WHERE serial_number = ?", (serial_number,))
+    mfa_sessions.end_of_device(connection, serial_number)
 
 
 def _create(connection: sqlite3.Connection) -> None:
+    """Make the tables that are missing, in one transaction; those that are there stay."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _SCHEMA.split(";"):
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    # A newer program may have been here since it was looked at.
+    if connection.execute("PRAGMA user_version").fetchone()[0] in _UPGRADED:
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
 
 

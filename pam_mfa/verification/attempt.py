@@ -6,10 +6,20 @@ from typing import Any
 
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
+from pam_mfa.mfa_age import Wish
 from pam_mfa.policy import Action, Policy, asks_everyone
+from pam_mfa.ssh_keys import SshKey
 from pam_mfa.store import Standing, Store
 from pam_mfa.verification.codes import verify_code
 from pam_mfa.verification.deciding import Charge, find_decision
+from pam_mfa.verification.memory import (
+    Witness,
+    bind_session,
+    find_wish,
+    find_witness,
+    remember,
+    verify_by_memory,
+)
 from pam_mfa.verification.needs import (
     Ask,
     Attempt,
@@ -23,8 +33,9 @@ from pam_mfa.verification.needs import (
 )
 from pam_mfa.verification.rules import apply_mode, can_ask_agent, is_local, judge_unenrolled
 from pam_mfa.verification.scene import Scene, record, set_scene
+from pam_mfa.verification.session import refuse_session
 from pam_mfa.verification.ssh_login import find_ssh_keys, verify_ssh_login
-from pam_mfa.wire import Request, Result
+from pam_mfa.wire import Phase, Request, Result
 
 PROMPT = "Verification code: "
 
@@ -67,7 +78,7 @@ def carry_out(
     # The rule's mode is this attempt's, whatever the policy says of others.
     charge = charge._replace(policy=charge.policy._replace(mode=charge.decision.mode))
     if action is Action.NOTHING:
-        return Verdict(Result.IGNORE)
+        return (yield from _do_nothing(charge, store, clock, machine))
     if action is Action.SKIP and charge.caller.may_verify:
         return (yield from _skip(charge, store, clock))
     if action is Action.DENY and charge.caller.may_verify:
@@ -75,8 +86,22 @@ def carry_out(
     return (yield from _verify(charge, store, clock, machine))
 
 
+def _do_nothing(charge: Charge, store: Store, clock: Clock, machine: Machine | None) -> Attempt:
+    """Ask nothing; where a session begins, what its login has verified counts in it."""
+    witness = None
+    if charge.request.phase is Phase.SESSION:
+        witness = find_witness(charge, machine)
+    if witness is None:
+        return Verdict(Result.IGNORE)
+    scene = set_scene(charge.request, charge.caller, charge.policy, store)
+    return (yield from bind_session(scene, witness, clock))
+
+
 def _verify(charge: Charge, store: Store, clock: Clock, machine: Machine | None) -> Attempt:
     request, caller, policy, decision = charge
+    witness = find_witness(charge, machine)
+    wish = find_wish(charge, witness.place) if witness is not None else None
+    is_asking = request.phase is not Phase.SESSION  # sshd answers no question there
     ssh_keys = find_ssh_keys(request, caller) if "ssh-key" in decision.devices else ()
     may_have_key = (
         machine is not None
@@ -86,42 +111,78 @@ def _verify(charge: Charge, store: Store, clock: Clock, machine: Machine | None)
     )
     # The prompt goes out before anything of the user is looked up: it cannot tell who is
     # enrolled, not by its time either, and the look-up costs nobody any waiting. Who is at the
-    # machine, or has an ssh-agent, may have a key to be touched instead, and who came by SSH with a
-    # security key has touched it already: they are asked after the look.
+    # machine, or has an ssh-agent, may have a key to be touched instead, who came by SSH with a
+    # security key has touched it already, and who was verified before may have no need to be
+    # again: they are asked after the look.
     may_have_agent = machine is not None and can_ask_agent(request, caller, decision.devices)
     is_asked_first = (
         caller.may_verify
         and asks_everyone(policy)
         and not (may_have_key or may_have_agent or ssh_keys)
+        and wish is None
+        and is_asking
     )
     if is_asked_first:
         yield Ask(PROMPT)
     scene = set_scene(request, caller, policy, store, decision.rule)
     if not is_asked_first and (end := _find_end(scene)):
         return (yield from record(scene, clock, *end))
-    if ssh_keys:
-        verdict = yield from verify_ssh_login(scene, ssh_keys, clock)
+    if wish is not None or ssh_keys:
+        verdict = yield from _verify_unasked(scene, wish, ssh_keys, witness, clock)
         if verdict is not None:
             return verdict
+    if not is_asking:
+        return (yield from refuse_session(scene, decision.devices, clock))
     if machine is not None and may_have_agent and scene.enrollment.ssh_keys:
-        from pam_mfa.verification.agent_signature import (  # noqa: PLC0415 - as below
-            verify_agent_signature,
-        )
-
-        verdict = yield from verify_agent_signature(scene, machine, clock)
+        verdict = yield from remember(_sign(scene, machine, clock), scene, witness)
         if verdict is not None:
             return verdict
+    proving = _prove(scene, charge, store, clock, machine if may_have_key else None)
+    if not is_asked_first and not (may_have_key and scene.enrollment.security_keys):
+        yield Ask(PROMPT)
+    return apply_mode(policy, (yield from remember(proving, scene, witness)))
+
+
+def _verify_unasked(
+    scene: Scene,
+    wish: Wish | None,
+    ssh_keys: tuple[SshKey, ...],
+    witness: Witness | None,
+    clock: Clock,
+) -> Generator[Need, Any, Verdict | None]:
+    """Accept what was verified before, or signed by the SSH login; None where neither was."""
+    if wish is not None and witness is not None:
+        verdict = yield from verify_by_memory(scene, wish, witness, clock)
+        if verdict is not None:
+            return verdict
+    if ssh_keys:
+        signing = verify_ssh_login(scene, ssh_keys, clock)
+        return (yield from remember(signing, scene, witness))
+    return None
+
+
+def _sign(scene: Scene, machine: Machine, clock: Clock) -> Generator[Need, Any, Verdict | None]:
+    """Have a key behind the caller's ssh-agent touched; return None where a code is due."""
+    from pam_mfa.verification.agent_signature import (  # noqa: PLC0415 - only where there is one
+        verify_agent_signature,
+    )
+
+    return (yield from verify_agent_signature(scene, machine, clock))
+
+
+def _prove(
+    scene: Scene, charge: Charge, store: Store, clock: Clock, machine: Machine | None
+) -> Attempt:
+    """Have a key touched that is attached to the machine, or a code typed."""
     touching = verdict = None
-    if machine is not None and may_have_key and scene.enrollment.security_keys:
+    if machine is not None and scene.enrollment.security_keys:
         from pam_mfa.verification.touch import Touching  # noqa: PLC0415 - only where there is a key
 
         touching = Touching(scene, machine, clock)
         verdict = yield from touching.begin()
-    elif not is_asked_first:
-        yield Ask(PROMPT)
     if verdict is None:
-        verdict = yield from verify_code(scene, decision.devices, store, clock, touching)
-    return apply_mode(policy, verdict)
+        verdict = yield from verify_code(scene, charge.decision.devices, store, clock, touching)
+    return verdict
 
 
 def _find_end(scene: Scene) -> tuple[Reason, Result] | None:
@@ -129,7 +190,10 @@ def _find_end(scene: Scene) -> tuple[Reason, Result] | None:
     if not scene.caller.may_verify:
         return Reason.CALLER_NOT_ALLOWED, Result.DENIED
     if scene.enrollment.standing is Standing.NOT_ENROLLED and not asks_everyone(scene.policy):
-        return judge_unenrolled(scene.policy, has_account=scene.request.uid is not None)
+        phase = scene.request.phase
+        end = judge_unenrolled(scene.policy, has_account=scene.request.uid is not None, phase=phase)
+        # A session's refusal is told, like the others'.
+        return None if phase is Phase.SESSION and end[1] is Result.DENIED else end
     return None
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
+from pam_mfa.mfa_age import Spot
 from pam_mfa.store import Claim
 from pam_mfa.wire import Result
 
@@ -36,6 +37,7 @@ class Machine(NamedTuple):
     random: Callable[[int], bytes]  # so many random bytes
     keys: "Callable[[], Keys]"  # called where a key is wanted: its libraries cost start-up time
     is_remote: Callable[[int], bool] = lambda _pid: False  # whether a process's session is
+    locate: Callable[[int], Spot] = lambda _pid: Spot()  # a process; nothing known: no MFA age
 
 
 class Ask(NamedTuple):

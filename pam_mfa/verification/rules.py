@@ -12,7 +12,7 @@ from pam_mfa.devices import Bypass, Device, SshKeyDevice
 from pam_mfa.policy import AgentKeys, Mode, Policy, Unenrolled
 from pam_mfa.store import Standing
 from pam_mfa.verification.needs import Caller, Verdict
-from pam_mfa.wire import Request, Result
+from pam_mfa.wire import Phase, Request, Result
 
 _REMOTE_SERVICES = ("sshd",)
 # Setuid programs, which run in the surroundings of whoever calls them; others have no agent.
@@ -67,7 +67,9 @@ def find_hindrance(standing: Standing, *, is_locked: bool, can_be_right: bool) -
     return None if can_be_right else Reason.NO_ACCEPTABLE_DEVICE
 
 
-def judge_unenrolled(policy: Policy, *, has_account: bool) -> tuple[Reason, Result]:
+def judge_unenrolled(
+    policy: Policy, *, has_account: bool, phase: Phase = Phase.AUTH
+) -> tuple[Reason, Result]:
     """Return how a user without devices ends where policy does not have everybody asked.
 
     Let by only where policy says so in so many words.
@@ -75,6 +77,8 @@ def judge_unenrolled(policy: Policy, *, has_account: bool) -> tuple[Reason, Resu
     if policy.unenrolled is Unenrolled.ALLOW:
         return Reason.UNENROLLED_ALLOWED, Result.IGNORE
     if policy.unenrolled is Unenrolled.ENROLL and policy.mode is Mode.ENFORCE:
+        if phase is not Phase.AUTH:  # it is too late to enroll
+            return Reason.NOT_ENROLLED, Result.DENIED
         # Whoever has an account enrolls in the account phase; nobody else gets that far.
         return Reason.ENROLLMENT_DUE, Result.IGNORE if has_account else Result.DENIED
     return Reason.NOT_ENROLLED, Result.IGNORE

@@ -21,6 +21,7 @@ from pam_mfa.verifier import journal
 from pam_mfa.verifier.conversation import Services, follow_policy
 from pam_mfa.verifier.login_session import is_remote
 from pam_mfa.verifier.policy_file import PolicyFile
+from pam_mfa.verifier.process_spot import locate
 
 if TYPE_CHECKING:  # asyncio behind them
     from pam_mfa.hardware.keys import Keys
@@ -79,7 +80,7 @@ def _open_services(layout: Layout, *, is_daemon: bool) -> Services:
             store.open()
         except BrokenSystemError as error:  # refused until it is mended
             journal.tell_failure(error)
-    machine = Machine(os.uname().nodename, os.urandom, _open_keys, is_remote)
+    machine = Machine(os.uname().nodename, os.urandom, _open_keys, is_remote, locate)
     return Services(PolicyFile(layout.policy, journal.tell_error), store, time.time, machine)
 
 

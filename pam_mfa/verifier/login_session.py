@@ -27,7 +27,7 @@ class Presence(enum.Enum):
 
 def find_presence(peer: Peer) -> Presence:
     """Return where the user of a process is; only what is known for sure counts as local."""
-    session = _read_number(PROCESSES / str(peer.pid) / "sessionid")
+    session = read_number(PROCESSES / str(peer.pid) / "sessionid")
     # A process that has ended may have left its number to another user's.
     if session is None or _owner_of(PROCESSES / str(peer.pid)) != peer.uid:
         return Presence.UNKNOWN
@@ -53,7 +53,7 @@ def is_remote(pid: int) -> bool:
     sudo and su inside an ssh session say nothing of a remote host (no PAM_RHOST), but logind knows.
     Where it does not (no logind, a service, the console's login itself), PAM's items alone decide.
     """
-    session = _read_number(PROCESSES / str(pid) / "sessionid")
+    session = read_number(PROCESSES / str(pid) / "sessionid")
     if session is None:
         return False
     known = _is_session_remote(session)
@@ -61,7 +61,7 @@ def is_remote(pid: int) -> bool:
         return known
     # The user's own service manager has a session of its own, and any session can start a program
     # there (systemd-run --user): it is here where any of the user's sessions is.
-    user = _read_number(PROCESSES / str(pid) / "loginuid")
+    user = read_number(PROCESSES / str(pid) / "loginuid")
     if user is None:
         return False
     sessions = _read_values(USERS / user).get("SESSIONS", "").split()
@@ -77,6 +77,16 @@ def _is_session_remote(session: str) -> bool | None:
     return {"0": False, "1": True}.get(values.get("REMOTE", ""))
 
 
+def may_be_personal(session: str) -> bool:
+    """Whether an audit session is one that somebody has logged in to, not a service manager's.
+
+    Where logind tells of no sessions at all, the kernel's number is all that there is.
+    """
+    if not session or not SESSIONS.is_dir():
+        return bool(session)
+    return _is_session_remote(session) is not None
+
+
 def _owner_of(path: Path) -> int | None:
     try:
         return path.stat().st_uid
@@ -84,7 +94,8 @@ def _owner_of(path: Path) -> int | None:
         return None
 
 
-def _read_number(path: Path) -> str | None:
+def read_number(path: Path) -> str | None:
+    """Return a number of the kernel's; None where it is not set, or cannot be read."""
     try:
         text = path.read_text("ascii").strip()
     except (OSError, ValueError):

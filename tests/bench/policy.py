@@ -2,9 +2,9 @@
 """How long a decision takes under many rules, and how long they take to be read and checked.
 
 Run: `python tests/bench/policy.py [--rules N] [--groups N]`, with the repository on PYTHONPATH.
-Every rule asks for a service, source networks and a group; none of them matches before the last, so
-each decision asks them all. The user is in as many groups, which are told as the name service would
-have told them. Figures are printed and never judged.
+Every rule has an MFA age, and asks for a service, source networks and a group; none of them matches
+before the last, so each decision asks them all. The user is in as many groups, which are told as
+the name service would have told them. Figures are printed and never judged.
 """
 
 import argparse
@@ -27,7 +27,8 @@ def make_policy(count: int) -> bytes:
         f"  - name: rule {n}\n"
         f"    match: {{service: [sshd], group: [team{n}], not_from: [10.{n % 256}.0.0/16], "
         f"weekday: [tue], time: '20:00-23:59'}}\n"
-        "    require: [fido]"
+        "    require: [fido]\n"
+        "    mfa_age: 15m"
         for n in range(count)
     )
     return "\n".join(["version: 1", "rules:", *rules, ""]).encode()
@@ -69,6 +70,8 @@ def main() -> None:
         "decision, every condition of every rule asked",
         measure(lambda: decide(policy, context), ROUNDS),
     )
+    account = context._replace(phase=Phase.ACCOUNT)
+    tell("the same in the account phase", measure(lambda: decide(policy, account), ROUNDS))
     other = context._replace(service="sudo")
     tell("decision, a service that no rule names", measure(lambda: decide(policy, other), ROUNDS))
     tell("decision, no rules", measure(lambda: decide(Policy(), context), ROUNDS))

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of the policy through real libpam: who is skipped, who denied, who is asked for what."""
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
-from authenticator import enroll
+from authenticator import Authenticator, enroll
 from host_program import Login, Outcome, Status, run, running, write_service
-from installed import DataRoot, wait_for_step
+from installed import DataRoot, new_secret, wait_for_step
 from serving import each_way, serving
 
 GATE = "Come by the gate."
@@ -142,6 +143,34 @@ def test_change_under_a_daemon(root: DataRoot) -> None:
     assert (denied.status, kept.status) == (Status.AUTH_ERR, Status.AUTH_ERR)
 
 
+def test_reload_under_load(root: DataRoot) -> None:
+    """A policy that changes 20 times while 16 people are at the prompt drops none of them.
+
+    Each change is in force at once: by turns nobody new is let in, a mistake changes nothing, and
+    somebody who was asked under the first policy is answered under it.
+    """
+    people = [f"user{number}" for number in range(16)]
+    phones = {name: Authenticator(name, "phone", new_secret()) for name in people}
+    wait_for_step()
+    for phone in phones.values():
+        phone.enable(root)
+    policies = ("match: {}, then: deny", "match: {}, then: dony", "match: {}, require: [virtual]")
+    set_rules(root, policies[2])
+    wait_for_step(25.0)
+    with root.daemon(), contextlib.ExitStack() as stack:
+        hosts = [stack.enter_context(running(Login(root, name))) for name in people]
+        assert all(host.question() is not None for host in hosts)
+        seen = []
+        for change in range(20):
+            set_rules(root, policies[change % 3])
+            seen.append(log_in(root, "alice", "0", "0", "0").prompts == [])
+        for host, name in zip(hosts, people, strict=True):
+            host.answer(phones[name].code())
+        assert [host.finish().status for host in hosts] == [Status.SUCCESS] * 16
+    assert [change % 3 != 2 for change in range(20)] == seen
+    assert root.reasons().count("code_accepted") == 16
+
+
 def explain(root: DataRoot, *options: str) -> dict[str, Any]:
     """Return the explanation of a login of Alice's."""
     done = root.command("policy", "explain", "alice", *options, "--json")
@@ -209,3 +238,51 @@ def test_check(root: DataRoot) -> None:
     assert wrong.returncode == 3
     for word in ("match.usr", "'rules[0].then' is 'skp'", "Did you mean '10.0.0.0/8'?"):
         assert word in wrong.stderr
+
+
+@each_way
+def test_mfa_age(root: DataRoot, way: str) -> None:
+    """Within one host program: asked once, then neither in account nor when the session begins."""
+    phone = enroll(root, "alice")
+    set_rules(root, "match: {phase: [auth, account, session]}, require: [virtual], mfa_age: 15m")
+    with serving(root, way):
+        outcome = run(Login(root, "alice", phases="auth,account,session"), phone.code())
+        again = log_in(root, "alice", "0", "0", "0", rhost="192.0.2.7")
+    assert (outcome.status, len(outcome.prompts)) == (Status.SUCCESS, 1)
+    assert root.reasons()[:3] == ["code_accepted", "verified_earlier", "verified_earlier"]
+    assert len(again.prompts) == 3
+
+
+def test_explained_age(root: DataRoot) -> None:
+    """An explanation says which verification counts from which address, and foretells by it."""
+    phone = enroll(root, "alice")
+    set_rules(root, "match: {}, require: [virtual], mfa_age: 15m, scope: host")
+    options = ("--service", "exact", "--rhost")
+    before = explain(root, *options, "192.0.2.7")
+    assert log_in(root, "alice", phone.code(), rhost="192.0.2.7").status == Status.SUCCESS
+    here, there = explain(root, *options, "192.0.2.7"), explain(root, *options, "192.0.2.8")
+    assert (before["remembered"], before["verdict"]["mfa_age"]) == ([], 900)
+    assert [[one["counts"] for one in row["remembered"]] for row in (here, there)] == [
+        [True], [False]
+    ]  # fmt: skip
+    assert here["next_login"]["outcome"] == "not asked"
+    assert "not within 900 s of a verification from the same" in there["next_login"]["text"]
+    assert log_in(root, "alice", rhost="192.0.2.7").prompts == []
+    (row,) = json.loads(root.command("sessions", "alice", "--json").stdout)
+    assert (row["source"], row["device"]) == ("192.0.2.7", "virtual/alice/phone")
+    text = root.command("policy", "explain", "alice", *options, "192.0.2.7").stdout
+    assert "or a verification of the last 900 s (scope host)" in text
+
+
+@each_way
+def test_age_and_enrolling(root: DataRoot, way: str) -> None:
+    """In the account phase whoever has a device is held to the age, and nobody else is past it."""
+    phone = enroll(root, "alice")
+    rule = "match: {}, require: [virtual], mfa_age: 15m"
+    set_rules(root, rule, more="defaults: {unenrolled: enroll}")
+    with serving(root, way):
+        refused = run(Login(root, "alice", phases="account"), "0", "0", "0")
+        verified = run(Login(root, "alice", phases="account"), phone.code())
+        enrolling = run(Login(root, "nobody", phases="account"), *["0"] * 6)
+    assert (refused.status, verified.status) == (Status.PERM_DENIED, Status.SUCCESS)
+    assert (enrolling.status, enrolling.prompts[0]) == (Status.PERM_DENIED, "First code: ")

@@ -18,6 +18,7 @@ from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.devices import VirtualDevice
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.lockout import LockState
+from pam_mfa.mfa_age import Verified
 from pam_mfa.oath import Algorithm, Parameters
 from pam_mfa.policy import AuditRules
 from pam_mfa.secret import Secret
@@ -109,6 +110,7 @@ class MemoryStore:
         self.audit_rules = AuditRules()
         self.policies: list[tuple[str, bool]] = []
         self.signings: list[bool] = []
+        self.remembered: list[Verified] = []
 
     def read_enrollment(self, user: str) -> Enrollment:
         """Return what a user can be verified by."""
@@ -161,8 +163,14 @@ class MemoryStore:
     def _judge(self, claim: Claim) -> Change:
         self.claims.append(claim)
         used = {key: self.used_steps[key] for key in claim.serial_numbers if key in self.used_steps}
-        change = claim.judge(Known(self.locks.get(claim.user_key, LockState()), used))
+        before = self.locks.get(claim.user_key, LockState())
+        mine = tuple(one for one in self.remembered if one.user_key == claim.user_key)
+        change = claim.judge(Known(before, used, mine if claim.asks_memory else ()))
+        if change.memory is not None:
+            self.remembered.append(change.memory.verified)
         if change.lock is not None:
+            if change.lock.locked_until > before.locked_until:
+                self.remembered = [one for one in self.remembered if one not in mine]
             self.locks[claim.user_key] = change.lock
         for key, step in change.used_steps.items():
             self.used_steps[key] = max(step, self.used_steps.get(key, -1))

@@ -465,3 +465,38 @@ def test_groups_of_the_next_login() -> None:
     given = say(rule, find_groups=lambda user: frozenset("g" if user == "alice" else ""))
     assert "not asked (rule 'r0')" == given
     assert say(rule).startswith("refused: the groups of the user cannot be had")
+
+
+AGE = "require: [virtual], mfa_age: 15m"
+NO_SESSION = "refused when its session begins"
+NOT_HELD = " (pam_mfa.so is not in its account phase, so sudo's own timestamp is not held to it)"
+ALL_LINES = [f"{phase} required pam_mfa.so" for phase in ("auth", "account", "session")]
+
+
+@pytest.mark.parametrize(
+    ("rules", "lines", "name", "text"),
+    [
+        ((f"match: {{}}, {AGE}",), ALL_LINES, "sudo",
+         f"{ASKS}; not within 900 s of a verification in the same session (rule 'r0')"),
+        ((f"match: {{}}, {AGE}, scope: host",), ALL_LINES, "sshd",
+         f"{ASKS}; not within 900 s of a verification from the same address (rule 'r0')"),
+        ((f"match: {{}}, {AGE}",), ALL_LINES[:1], "sudo",
+         f"{ASKS}; not within 900 s of a verification in the same session{NOT_HELD} (rule 'r0')"),
+        (("match: {phase: [session]}, require: [virtual]",), ALL_LINES, "sshd",
+         f"{ASKS}; its session begins by phone only (rule 'r0')"),
+        (("match: {phase: [session]}, require: [ssh-key]",), ALL_LINES, "sshd",
+         f"{NO_SESSION}: no MFA device of a type that policy accepts (rule 'r0')"),
+        (("match: {phase: [session]}, then: deny",), ALL_LINES, "sshd",
+         f"{NO_SESSION}: a rule of policy denies it (rule 'r0')"),
+        (("match: {phase: [session]}, require: [virtual]",), ALL_LINES[2:], "sshd",
+         f"{NO_SESSION}: no MFA device of a type that policy accepts (rule 'r0')"),
+        (("match: {phase: [session]}, then: deny, mode: report-only",), ALL_LINES, "sshd", ASKS),
+    ],
+)  # fmt: skip
+def test_age_and_session_are_said(
+    rules: tuple[str, ...], lines: list[str], name: str, text: str
+) -> None:
+    """An age is said with where it counts; what the session phase refuses is said of the login."""
+    situation = Situation(Policy(rules=read_rules(*rules)), "/d", NOW, is_definite=True)
+    (login,) = foresee_logins([service(*lines, name=name)], alice(), situation, has_account=True)
+    assert text == login.text

@@ -63,9 +63,9 @@ def test_shipped_examples() -> None:
     policy = read(
         "\n".join([settings, *(line.removeprefix("#") for line in lines if _is_code(line))])
     )
-    assert [Effect.SKIP, Effect.DENY, Effect.REQUIRE, Effect.REQUIRE] == [
-        rule.effect for rule in policy.rules
-    ]
+    effects = [Effect.SKIP, Effect.DENY, Effect.REQUIRE, Effect.REQUIRE, Effect.REQUIRE]
+    assert effects == [rule.effect for rule in policy.rules]
+    assert 900.0 == policy.memory
 
 
 def _is_code(line: str) -> bool:

@@ -12,9 +12,21 @@ from doubles import make_event
 from pam_mfa.audit import Event, Head, follow
 from pam_mfa.errors import StateError
 from pam_mfa.lockout import LockState
+from pam_mfa.mfa_age import Place, Verified
+from pam_mfa.store import mfa_sessions
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.log_state import LogState
-from pam_mfa.store.state import SCHEMA_VERSION, Change, Claim, Known, Outbox, Settled, State
+from pam_mfa.store.mfa_sessions import Memory
+from pam_mfa.store.state import (
+    SCHEMA_VERSION,
+    Change,
+    Claim,
+    Known,
+    Outbox,
+    Settled,
+    State,
+    forget_use,
+)
 
 PHONE = "virtual/alice/phone"
 NOTHING = Change(accepted=False, events=())
@@ -328,7 +340,7 @@ def test_other_version(state: State, path: Path, version: int) -> None:
     connection.close()
     path.chmod(0o600)
     before = path.read_bytes()
-    with pytest.raises(StateError, match=f"is of version {version}, this program's is 1"):
+    with pytest.raises(StateError, match=f"is of version {version}, this program's is 2"):
         look(state)
     assert before == path.read_bytes()
 
@@ -360,3 +372,147 @@ def test_busy_database(state: State, path: Path, monkeypatch: pytest.MonkeyPatch
     connection.execute("ROLLBACK")
     connection.close()
     assert {} == look(state).used_steps
+
+
+# As the first version of this program made it.
+VERSION_1 = """
+CREATE TABLE IF NOT EXISTS lock_state(
+    user TEXT PRIMARY KEY, failures TEXT NOT NULL, locked_until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS used_step(
+    serial_number TEXT PRIMARY KEY, step INTEGER NOT NULL, drift INTEGER NOT NULL DEFAULT 0,
+    used_at REAL NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox(id INTEGER PRIMARY KEY, line BLOB NOT NULL);
+INSERT INTO lock_state VALUES('alice', '1.5 2.5', 99.0);
+INSERT INTO used_step VALUES('virtual/alice/phone', 7, 1, 3.0);
+INSERT INTO outbox VALUES(41, 'alice');
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A database of the first version, in use."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(VERSION_1)
+    connection.close()
+    path.chmod(0o600)
+    return path
+
+
+def version_of(path: Path) -> int:
+    """Return the version that a database bears."""
+    connection = sqlite3.connect(path)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.close()
+    return int(version)
+
+
+def test_upgrade(old: Path, state: State) -> None:
+    """A database of the first version is brought up in place, and nothing in it is lost."""
+    assert Known(LockState((1.5, 2.5), 99.0), {PHONE: 7}) == look(state)
+    assert [(41, b"alice")] == [(number, bytes(str(line), "ascii")) for number, line in rows(old)]
+    assert SCHEMA_VERSION == version_of(old)
+    state.commit([claim(remembering(1.0))], keep)
+    assert (verified(1.0),) == recall(state)
+
+
+def test_upgrade_by_two(old: Path, state: State) -> None:
+    """Two processes that upgrade, and one of them again, find the same."""
+    other = State(old, format_line)
+    assert look(state) == look(other) == look(State(old, format_line))
+    other.close()
+
+
+def test_upgrade_that_fails(old: Path, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade that fails leaves the first version whole, and the next one succeeds."""
+    with monkeypatch.context() as broken:
+        broken.setattr("pam_mfa.store.state._SCHEMA", "CREATE TABLE half(x); CREATE TABLE half(x)")
+        with pytest.raises(StateError):
+            look(state)
+    assert 1 == version_of(old)
+    connection = sqlite3.connect(old)
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    connection.close()
+    assert "half" not in tables
+    assert {PHONE: 7} == look(state).used_steps
+
+
+def verified(at: float, user: str = "alice", serial_number: str = PHONE) -> Verified:
+    """Return a verification."""
+    place = Place("1:2", "3:4", "audit:5", "boot", "4:7f000001")
+    return Verified(user, "virtual", serial_number, "hash", "sudo", "pts/0", place, at)
+
+
+def remembering(at: float, user: str = "alice", now: float | None = None) -> Change:
+    """Return a change that has a verification remembered for 100 s."""
+    memory = Memory(verified(at, user), 100.0, at if now is None else now)
+    return Change(accepted=True, events=(), memory=memory)
+
+
+def recall(state: State, user: str = "alice") -> tuple[Verified, ...]:
+    """Return what is remembered of a user."""
+    return state.read_inventory(lambda connection: mfa_sessions.read(connection, user))
+
+
+def test_memory(state: State) -> None:
+    """What is remembered is known to the user's judges who ask for it, and to no other's."""
+    state.commit([claim(remembering(1.0)), claim(remembering(2.0, "bob"), "bob")], keep)
+    seen: list[Known] = []
+    state.commit([claim(NOTHING, seen=seen)._replace(asks_memory=True)], keep)
+    state.commit([claim(NOTHING, seen=seen)], keep)
+    assert [(verified(1.0),), ()] == [one.remembered for one in seen]
+
+
+@pytest.mark.parametrize(
+    ("before", "at", "expected"),
+    [
+        (50.0, 100.0, [50.0, 100.0]),
+        (50.0, 200.0, [200.0]),
+        (150.0, 100.0, [150.0, 100.0]),
+        (161.0, 100.0, [100.0]),
+    ],
+)
+def test_memory_is_tidied_up(state: State, before: float, at: float, expected: list[float]) -> None:
+    """What is older than any rule asks for is forgotten, and what is from the future."""
+    state.commit([claim(remembering(before)), claim(remembering(at))], keep)
+    assert expected == [one.at for one in recall(state)]
+
+
+def test_memory_is_bounded(state: State) -> None:
+    """Of one user so many are kept, the latest, and others' are left alone."""
+    state.commit([claim(remembering(0.0, "bob"), "bob")], keep)
+    count = mfa_sessions.EACH_MAX + 10
+    state.commit([claim(remembering(number / 10)) for number in range(count)], keep)
+    assert [number / 10 for number in range(10, count)] == [one.at for one in recall(state)]
+    assert 1 == len(recall(state, "bob"))
+
+
+@pytest.mark.parametrize(
+    ("lock", "is_kept"),
+    [(LockState((1.0,), 0.0), True), (LockState(), True), (LockState((), 900.0), False)],
+)
+def test_lock_ends_what_is_remembered(state: State, lock: LockState, is_kept: bool) -> None:  # noqa: FBT001
+    """A wrong code that locks ends the user's sessions with it, and nobody else's."""
+    state.commit([claim(remembering(1.0)), claim(remembering(1.0, "bob"), "bob")], keep)
+    state.commit([claim(Change(accepted=False, events=(), lock=lock))], keep)
+    assert (is_kept, True) == (bool(recall(state)), bool(recall(state, "bob")))
+
+
+def test_device_ends_what_it_verified(state: State) -> None:
+    """What a device has verified is forgotten with the device, in the same transaction."""
+    state.commit([claim(remembering(1.0))], keep)
+
+    def leave(connection: sqlite3.Connection) -> None:
+        forget_use(connection, PHONE, keep_step=True)
+
+    state.commit([claim(NOTHING)._replace(inventory=leave)], keep)
+    assert () == recall(state)
+
+
+def test_long_texts_are_cut(state: State) -> None:
+    """What a caller names does not make a row long."""
+    one = verified(1.0)._replace(tty="x" * 10_000)
+    change = Change(accepted=True, events=(), memory=Memory(one, 100.0, 1.0))
+    state.commit([claim(change)], keep)
+    assert 256 == len(recall(state)[0].tty)
