@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from base64 import b32encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +138,10 @@ class DataRoot:
         return [record["reason"] for record in self.audit()]
 
     @contextlib.contextmanager
-    def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Run pam-mfad on this root's socket."""
-        process = subprocess.Popen([self.prefix / "bin/pam-mfad", "--root", self.path])
+    def daemon(self, wrapper: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
+        """Run pam-mfad on this root's socket, under another program where one is named."""
+        program = self.prefix / "bin/pam-mfad"
+        process = subprocess.Popen([*wrapper, program, "--root", self.path])
         try:
             self._wait_until_listening(process)
             yield process

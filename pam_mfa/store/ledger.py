@@ -309,10 +309,12 @@ class Ledger:
 
         What is written to a deleted file is gone at the next start: a code would be good again.
         """
-        if self._lock >= 0 and identity_of(self._lock_path) != self._lock_identity:
+        is_other = self._lock >= 0 and identity_of(self._lock_path) != self._lock_identity
+        if is_other:
             os.close(self._lock)
             self._lock = -1
-        if self._lock < 0 or self._state.was_replaced():
+        # Not before the first commit: a verifier on demand would open the state a second time.
+        if is_other or self._state.was_replaced():
             self._state.close()
             self._last_id = 0
 

@@ -33,6 +33,8 @@ CREATE TABLE IF NOT EXISTS lock_state(
 CREATE TABLE IF NOT EXISTS used_step(
     serial_number TEXT PRIMARY KEY, step INTEGER NOT NULL, drift INTEGER NOT NULL DEFAULT 0,
     used_at REAL NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS lock_state_copy ON lock_state(user, failures, locked_until);
+CREATE INDEX IF NOT EXISTS used_step_copy ON used_step(serial_number, step);
 CREATE TABLE IF NOT EXISTS outbox(id INTEGER PRIMARY KEY, line BLOB NOT NULL);
 {LOG_SCHEMA};
 {inventory.SCHEMA}
@@ -52,7 +54,16 @@ _OUTBOX_IDS = "SELECT (SELECT min(id) FROM outbox), (SELECT max(id) FROM outbox)
 _DEVICES = "SELECT serial_number, step, drift, used_at FROM used_step WHERE serial_number IN "
 _LOCKS = "SELECT user, failures, locked_until FROM lock_state WHERE user IN "
 _KEYS_MAX = 500  # of one query
-_STEP = "SELECT step FROM used_step WHERE serial_number = ?"
+# Each of these is kept twice, in pages of its own: bits that a disk turns are in one of the two.
+_STEP = """SELECT step FROM used_step INDEXED BY sqlite_autoindex_used_step_1
+    WHERE serial_number = ?"""
+_STEP_COPY = "SELECT step FROM used_step INDEXED BY used_step_copy WHERE serial_number = ?"
+_LOCK = """SELECT failures, locked_until FROM lock_state INDEXED BY sqlite_autoindex_lock_state_1
+    WHERE user = ?"""
+_LOCK_COPY = """SELECT failures, locked_until FROM lock_state INDEXED BY lock_state_copy
+    WHERE user = ?"""
+# Of sqlite3.h: not an error of the disk or of another process, but of what the file says.
+_DAMAGES = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _INSERT_LINE = "INSERT INTO outbox(line) VALUES(?)"
 
 
@@ -230,8 +241,15 @@ class State:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, UnsafeFileError, OSError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, UnsafeFileError, OSError) as error:
             self.close()
+            # Where a name inside the file is no text any more, sqlite3's own sentence is none.
+            is_damage = isinstance(error, UnicodeDecodeError)
+            if is_damage or getattr(error, "sqlite_errorcode", None) in _DAMAGES:
+                raise StateError(
+                    f"the state {self._path} is damaged: {error}",
+                    hint="Run: pam-mfa doctor --repair. Until then every login is refused.",
+                ) from error
             raise StateError(
                 f"the state {self._path} cannot be used: {error}",
                 hint=f"See: ls -l {self._path.parent}; df {self._path.parent}. "
@@ -269,8 +287,25 @@ class State:
 
 def find_step(connection: sqlite3.Connection, serial_number: str) -> int | None:
     """Return the last step of a device, or of what else is noted as one; None: never used."""
-    row = connection.execute(_STEP, (serial_number,)).fetchone()
+    row = _find_twice(connection, (_STEP, _STEP_COPY), serial_number)
     return int(row[0]) if row else None
+
+
+def _find_twice(
+    connection: sqlite3.Connection, queries: tuple[str, str], key: str
+) -> tuple[Any, ...] | None:
+    """Return a row that both copies agree on; a key that one of them lost is a used code lost.
+
+    Raises:
+        sqlite3.DatabaseError: they do not agree.
+    """
+    row, copy = (connection.execute(query, (key,)).fetchone() for query in queries)
+    if row != copy:
+        error = sqlite3.DatabaseError("what it keeps twice is not the same")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+    found: tuple[Any, ...] | None = row
+    return found
 
 
 def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
@@ -323,9 +358,7 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _read_lock(connection: sqlite3.Connection, user_key: str) -> LockState:
-    row = connection.execute(
-        "SELECT failures, locked_until FROM lock_state WHERE user = ?", (user_key,)
-    ).fetchone()
+    row = _find_twice(connection, (_LOCK, _LOCK_COPY), user_key)
     return _lock(row) if row else LockState()
 
 

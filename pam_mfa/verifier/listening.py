@@ -4,6 +4,7 @@
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from pam_mfa.store.layout import Layout
 
 _ACTIVATED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 _BACKLOG = 1024
+_ORPHAN_PATIENCE = 5.0  # seconds
+_ORPHAN_PAUSE = 0.05  # seconds
 ROOT_MODE = 0o600
 SELF_MODE = 0o666  # everybody may ask; the kernel's word on who asks is what decides
 
@@ -65,12 +68,22 @@ def own_listeners(layout: Layout) -> Listeners:
     Raises:
         BrokenSystemError: another verifier listens there, or they cannot be made.
     """
+    _wait_for_orphan(layout)
     root = listen(layout.socket, ROOT_MODE)
     try:
         return Listeners(root, listen(layout.self_socket, SELF_MODE))
     except BrokenSystemError:
         root.close()
         raise
+
+
+def _wait_for_orphan(layout: Layout) -> None:
+    """Let the second process of a daemon that was killed end, which takes it a moment."""
+    if _is_alive(layout.socket):
+        return
+    deadline = time.monotonic() + _ORPHAN_PATIENCE
+    while _is_alive(layout.self_socket) and time.monotonic() < deadline:
+        time.sleep(_ORPHAN_PAUSE)
 
 
 def listen(path: Path, mode: int) -> socket.socket:

@@ -50,7 +50,8 @@ DEVICES = format_devices(
         for name in ("phone", "tablet")
     ],
 )
-fuzzed = hypothesis.settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
+IS_LONG = "FUZZ_EXAMPLES" in os.environ  # tests/fuzz/long: other examples every time
+fuzzed = hypothesis.settings(max_examples=EXAMPLES, deadline=None, derandomize=not IS_LONG)
 
 fields = st.lists(
     st.tuples(st.integers(0, 255), st.binary(max_size=40)), max_size=14, unique_by=lambda f: f[0]

@@ -3,64 +3,26 @@
 
 import collections
 import contextlib
-import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 from authenticator import enroll
 from host_program import Host, Login, Status, attempt
 from installed import DataRoot, wait_for_step
-from serving import DAEMON, ON_DEMAND, each_way, serving, verifiers_on_demand
+from serving import DAEMON, ON_DEMAND, each_way, serving
+from sessions import MIXED, Twin, crowd, offer, twins_of
 
 SESSIONS = 16
 FAILURES = 5  # config/policy.yaml
-MIXED = "mixed"
-Twin = Callable[[], DataRoot]
 each_mix = pytest.mark.parametrize("way", [DAEMON, ON_DEMAND, MIXED])
 
 
 @pytest.fixture
 def twin(root: DataRoot) -> Iterator[Twin]:
     """Make a second root on the same data where no daemon listens, so that both ways are used."""
-    made: list[DataRoot] = []
-
-    def make() -> DataRoot:
-        other = DataRoot(root.prefix)
-        made.append(other)
-        shutil.rmtree(other.path / "var")
-        (other.path / "var").symlink_to(root.path / "var")
-        return other
-
-    yield make
-    for other in made:
-        other.remove()
-
-
-@contextlib.contextmanager
-def crowd(root: DataRoot, twin: Twin, way: str) -> Iterator[list[Host]]:
-    """Have many sessions of alice wait at their first prompt, served in this way."""
-    roots = [root, twin()] if way == MIXED else [root]
-    started = {DAEMON: 0, ON_DEMAND: SESSIONS, MIXED: SESSIONS // 2}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(serving(root, ON_DEMAND if way == ON_DEMAND else DAEMON))
-        hosts = []
-        for number in range(SESSIONS):
-            host = Host(Login(roots[number % len(roots)], "alice"))
-            stack.callback(host.kill)
-            host.begin()
-            hosts.append(host)
-        for host in hosts:
-            assert host.question() is not None
-        assert sum(len(verifiers_on_demand(each)) for each in roots) == started[way]
-        yield hosts
-
-
-def offer(hosts: Sequence[Host], *answers: str) -> list[int]:
-    """Let every session give these answers, the first at once; return how they end."""
-    for host in hosts:
-        host.answer(answers[0])
-    return [host.finish(answers[1:]).status for host in hosts]
+    with twins_of(root) as make:
+        yield make
 
 
 @each_mix
@@ -68,7 +30,7 @@ def test_parallel_sessions_share_their_tries(root: DataRoot, twin: Twin, way: st
     """However many sessions guess at once, no more guesses are judged than the limit."""
     phone = enroll(root, "alice")
     wrong = phone.wrong_code()
-    with crowd(root, twin, way) as hosts:
+    with crowd(root, twin, way, SESSIONS) as hosts:
         assert set(offer(hosts, *[wrong] * 3)) == {Status.AUTH_ERR}
         assert attempt(root, "alice", phone.code()).status == Status.AUTH_ERR
     reasons = collections.Counter(root.reasons())
@@ -81,7 +43,7 @@ def test_parallel_sessions_share_their_tries(root: DataRoot, twin: Twin, way: st
 def test_one_code_lets_one_session_in(root: DataRoot, twin: Twin, way: str) -> None:
     """One right code, given by many sessions at once, lets exactly one of them in."""
     phone = enroll(root, "alice")
-    with crowd(root, twin, way) as hosts:
+    with crowd(root, twin, way, SESSIONS) as hosts:
         wait_for_step(10)
         statuses = offer(hosts, phone.code())
     assert collections.Counter(statuses) == {Status.SUCCESS: 1, Status.AUTH_ERR: SESSIONS - 1}
@@ -94,7 +56,7 @@ def test_one_code_lets_one_session_in(root: DataRoot, twin: Twin, way: str) -> N
 def test_every_judgement_is_recorded_once(root: DataRoot, twin: Twin, way: str) -> None:
     """Records of sessions at once are whole lines, each with an id of its own, none lost."""
     phone = enroll(root, "alice")
-    with crowd(root, twin, way) as hosts:
+    with crowd(root, twin, way, SESSIONS) as hosts:
         offer(hosts, phone.wrong_code())
     records = root.audit()
     assert len({record["event_id"] for record in records}) == len(records) == 2 * SESSIONS
