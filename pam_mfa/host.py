@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pam_mfa.pam_services import Service, parse_service
+from pam_mfa.pam_services import ReadText, Service, parse_service
 
 _NO_LOGIN = ("nologin", "false")
 _FILE_MAX = 1 << 20  # bytes of /etc/shells or a PAM file
@@ -91,13 +91,19 @@ def is_login_shell(shell: str, shells: Collection[str] | None) -> bool:
 
 def read_services(root: Path) -> list[Service]:
     """Return every PAM service under a root, by name."""
-    directories = [root / name for name in _DIRECTORIES]
     names: set[str] = set()
-    for directory in directories:
+    for directory in (root / name for name in _DIRECTORIES):
         try:
             names.update(path.name for path in directory.iterdir())
         except OSError:
             continue
+    read_text = pam_reader(root)
+    return [parse_service(name, read_text) for name in sorted(names) if _is_service(name)]
+
+
+def pam_reader(root: Path) -> ReadText:
+    """Return what reads a file of PAM's under a root: one of its directories, or by a path."""
+    directories = [root / name for name in _DIRECTORIES]
 
     def read_text(file: str) -> str:
         if file.startswith("/"):
@@ -107,7 +113,7 @@ def read_services(root: Path) -> list[Service]:
         except FileNotFoundError:
             return _read_text(directories[1] / file)
 
-    return [parse_service(name, read_text) for name in sorted(names) if _is_service(name)]
+    return read_text
 
 
 def _is_service(name: str) -> bool:

@@ -6,17 +6,22 @@ module does, and whether libpam reaches it, it does not know.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 TYPES: Final = ("auth", "account", "session", "password")
 OTHER: Final = "other"  # the service whose lines stand in for those that a service has not
 _DEPTH_MAX = 15  # of files that include files: PAM_SUBSTACK_MAX_LEVEL is refused
 _LINES_MAX = 4096  # of one service: files that include each other twice would double without end
-_INCLUDES = ("include", "substack")
 # A token, or one in brackets, in which "\]" is a bracket that does not end it.
 _TOKEN = re.compile(r"[ \t\n]*(?:\[((?:\\\]|[^\]])*)\]?|([^ \t\n]+))")
 _ACTION = re.compile(r"([a-z_]+)[ \t]*=[ \t]*([a-z0-9]+)")
+_CONTROLS = {
+    "required": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "bad"},
+    "requisite": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "die"},
+    "sufficient": {"success": "done", "new_authtok_reqd": "done", "default": "ignore"},
+    "optional": {"success": "ok", "new_authtok_reqd": "ok", "default": "ignore"},
+}  # fmt: skip
 ReadText = Callable[[str], str]  # a file's name in; its text, or OSError
 
 
@@ -29,6 +34,7 @@ class Line(NamedTuple):
     arguments: tuple[str, ...]
     file: str  # that it stands in
     number: int  # of its first line there
+    substack: tuple[int, ...] = ()  # those that it is in, outermost first, each with its own number
 
     def is_binding(self, result: str) -> bool:
         """Whether the login is refused where the module returns this, as auth_err."""
@@ -36,6 +42,11 @@ class Line(NamedTuple):
             return self.control not in ("optional", "sufficient")
         actions = dict(_ACTION.findall(self.control))
         return actions.get(result, actions.get("default", "bad")) in ("bad", "die")
+
+    @property
+    def actions(self) -> dict[str, str]:
+        """What PAM does by the module's result, as success: ok; a number is a jump."""
+        return _CONTROLS.get(self.control) or dict(_ACTION.findall(self.control))
 
 
 class Service(NamedTuple):
@@ -56,6 +67,43 @@ class Service(NamedTuple):
 
 class FaultError(ValueError):
     """A file cannot be taken."""
+
+
+def find_jumps(lines: Sequence[Line], at: int) -> Iterator[tuple[str, int]]:
+    """Go through what a line's results skip: each result, and the index that it goes on at.
+
+    As libpam does it: ``done`` in a substack ends that, a jump never leaves it, and counts a
+    substack as one module.
+
+    Args:
+        lines: of one phase, in their order.
+        at: the index of the line.
+    """
+    inside = lines[at].substack
+    ends = (
+        index
+        for index in range(at + 1, len(lines))
+        if lines[index].substack[: len(inside)] != inside
+    )
+    end = next(ends, len(lines))
+    for result, action in lines[at].actions.items():
+        if action == "done":
+            yield result, end
+        elif action.isdecimal() and int(action) > 0:
+            target = at + 1
+            for _ in range(int(action)):
+                target = min(_after(lines, target, len(inside)), end)
+            yield result, target
+
+
+def _after(lines: Sequence[Line], at: int, depth: int) -> int:
+    """Return the index behind a line, or behind the whole substack that begins there."""
+    if at >= len(lines) or len(lines[at].substack) <= depth:
+        return at + 1
+    path = lines[at].substack[: depth + 1]
+    while at < len(lines) and lines[at].substack[: depth + 1] == path:
+        at += 1
+    return at
 
 
 def parse_service(name: str, read_text: ReadText) -> Service:
@@ -84,6 +132,8 @@ class _Reader:
         self.lines: list[Line] = []
         self.faults: list[str] = []
         self._read_text = read_text
+        self._substack: tuple[int, ...] = ()
+        self._substacks = 0
 
     def read(self, file: str, wanted: str | None, depth: int) -> None:
         """Read a file's lines, those of the wanted type only where one is."""
@@ -113,14 +163,25 @@ class _Reader:
         if wanted not in (None, type_):
             return
         control = tokens[1].lower() if len(tokens) > 1 else ""
-        if control in _INCLUDES:
+        if control == "substack":
+            self._enter(tokens[2:], place, type_, depth)
+        elif control == "include":
             self._include(tokens[2:], place, type_, depth)
         elif len(tokens) < 3:  # noqa: PLR2004 - type, control, module
             self._note(place, "names no module")
         elif len(self.lines) >= _LINES_MAX:
             raise FaultError(f"is one of too many files: {_LINES_MAX} lines were read")
         else:
-            self.lines.append(Line(type_, control, tokens[2], tuple(tokens[3:]), *place))
+            line = Line(type_, control, tokens[2], tuple(tokens[3:]), *place, self._substack)
+            self.lines.append(line)
+
+    def _enter(self, tokens: list[str], place: tuple[str, int], type_: str, depth: int) -> None:
+        """Take what a substack includes."""
+        outer = self._substack
+        self._substacks += 1
+        self._substack = (*outer, self._substacks)
+        self._include(tokens, place, type_, depth)
+        self._substack = outer
 
     def _include(
         self, tokens: list[str], place: tuple[str, int], wanted: str | None, depth: int

@@ -14,6 +14,8 @@ from pam_mfa.cli import (
     attempt,
     audit,
     devices,
+    doctor,
+    host_state,
     importing,
     importing_u2f,
     keys,
@@ -22,6 +24,7 @@ from pam_mfa.cli import (
     sessions,
     ssh_keys,
     status,
+    switch,
     tokens,
     users,
 )
@@ -29,7 +32,7 @@ from pam_mfa.cli.session import Session
 from pam_mfa.errors import PamMfaError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, prog_name="pam-mfa")
 @click.option(
     "--root",
@@ -39,8 +42,13 @@ from pam_mfa.errors import PamMfaError
 )
 @click.pass_context
 def commands(context: click.Context, root: Path) -> None:
-    """Multi-factor authentication for Linux logins."""
+    """Multi-factor authentication for Linux logins.
+
+    Without a command: the state of this host, and the next thing to do.
+    """
     context.obj = Session(root.absolute())
+    if context.invoked_subcommand is None:
+        host_state.show_state(context.obj)
 
 
 for _command in (
@@ -59,6 +67,8 @@ for _command in (
     attempt.attempt,
     policy.policy,
     audit.audit,
+    switch.switch,
+    doctor.doctor,
 ):
     commands.add_command(_command)
 
@@ -73,7 +83,9 @@ importing.import_credentials.add_command(importing_u2f.u2f)
 def main() -> None:
     """Run the command line."""
     try:
-        commands(prog_name="pam-mfa", standalone_mode=False)
+        status = commands(prog_name="pam-mfa", standalone_mode=False)
+        if isinstance(status, int) and status:  # of a command that ended by Context.exit
+            sys.exit(status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``pam-mfa import``: devices that are in use with google-authenticator or pam_oath."""
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from pam_mfa.cli.session import Session, json_option, pass_session, show
+from pam_mfa.cli.terminal import show_progress
 from pam_mfa.errors import RefusedError
 from pam_mfa.importing.credentials import BadCredential, Credential
 from pam_mfa.importing.google_authenticator import FILE_NAME
@@ -134,7 +132,7 @@ def _read_file(file: Path, user: str) -> SecretFiles:
 def _read_homes(users: Sequence[str], template: str) -> SecretFiles:
     """Read the files of some users, or of all where none is named."""
     accounts = [_require_account(user) for user in users] or list_accounts()
-    with _progress("Reading", len(accounts)) as advance:
+    with show_progress("Reading", len(accounts)) as advance:
         return read_secret_files(_files_of(accounts, template), advance)
 
 
@@ -162,7 +160,7 @@ def _import(session: Session, program: str, found: _Found, options: _Options) ->
     if found.bad and not (options.skip_bad or options.dry_run):
         _refuse(found)
     if options.dry_run:
-        with _progress("Planning", len(credentials)) as advance:
+        with show_progress("Planning", len(credentials)) as advance:
             rows = importer.plan(credentials, advance)
     else:
         done = 0
@@ -173,7 +171,7 @@ def _import(session: Session, program: str, found: _Found, options: _Options) ->
             advance(more)
 
         try:
-            with _progress("Importing", len(credentials)) as advance:
+            with show_progress("Importing", len(credentials)) as advance:
                 rows = importer.carry_out(credentials, found.source, count)
         except KeyboardInterrupt as error:
             raise RefusedError(
@@ -250,15 +248,3 @@ def _bad_row(entry: BadCredential, result: str) -> dict[str, object]:
         "recovery_codes": "",
         "note": _describe(entry),
     }
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how far it is, on a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _count: None
-        return
-    with Progress(console=console) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)

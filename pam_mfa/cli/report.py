@@ -11,10 +11,12 @@ from typing import BinaryIO
 
 import click
 
-from pam_mfa.census import count_everybody
+from pam_mfa.census import Person, count_everybody
 from pam_mfa.cli.session import Session, json_option, pass_session, show, standard_output
+from pam_mfa.cli.terminal import show_progress
 from pam_mfa.errors import RefusedError
 from pam_mfa.host import Accounts
+from pam_mfa.lifecycle import Lifecycle
 from pam_mfa.policy import parse_duration
 from pam_mfa.report import make_rows, printable, write_csv, write_json
 from pam_mfa.would_refuse import LINE_MAX, Tally
@@ -50,12 +52,30 @@ def report(
     form = "json" if as_json else form
     lifecycle = session.lifecycle
     accounts = Accounts(session.layout.root)
-    rows = make_rows(count_everybody(lifecycle, accounts, are_opened=False))
-    with standard_output() as out:
+    with standard_output() as out, _counted(lifecycle, accounts) as people:
+        rows = make_rows(people)
         if form == "csv":
             write_csv(rows, out)
         else:
             write_json(rows, out)
+
+
+@contextlib.contextmanager
+def _counted(lifecycle: Lifecycle, accounts: Accounts) -> Iterator[Iterator[Person]]:
+    """Go through everybody and show how far it is, unless the report itself is on the terminal."""
+    people = count_everybody(lifecycle, accounts, are_opened=False)
+    if sys.stdout.isatty() or not sys.stderr.isatty():
+        yield people
+        return
+    total = len({entry.user for entry in lifecycle.entries()} | set(accounts.names()))
+    with show_progress("Reporting", total) as advance:
+
+        def count() -> Iterator[Person]:
+            for person in people:
+                advance(1)
+                yield person
+
+        yield count()
 
 
 def _find_refusals(session: Session, since: str | None) -> Iterator[dict[str, object]]:

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dialogue carried out on this terminal: shows, asks, waits for a key, and ends at Ctrl-C."""
+"""A dialogue carried out on this terminal: shows, asks, waits for a key, and ends at Ctrl-C.
 
+And how far something long is.
+"""
+
+import contextlib
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from threading import Event, Thread
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
+from rich.progress import Progress
 
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
@@ -41,6 +47,18 @@ def drive(running: Generator[Need, Any, _Result]) -> _Result:
             reply = _work(need)
         else:
             raise BrokenSystemError("a dialogue on a terminal has nothing to commit")
+
+
+@contextlib.contextmanager
+def show_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far something is, on a terminal and beside its output."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _count: None
+        return
+    with Progress(console=console) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
 
 
 def read_hidden(question: str) -> str | Reason:

@@ -268,7 +268,7 @@ class State:
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version in _UPGRADED:
-                _create(connection)
+                create_schema(connection)
             elif version != SCHEMA_VERSION:
                 raise StateError(
                     f"the state {self._path} is of version {version}, this program's is "
@@ -345,7 +345,7 @@ def forget_use(connection: sqlite3.Connection, serial_number: str, *, keep_step:
     mfa_sessions.end_of_device(connection, serial_number)
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def create_schema(connection: sqlite3.Connection) -> None:
     """Make the tables that are missing, in one transaction; those that are there stay."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")

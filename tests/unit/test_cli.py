@@ -128,7 +128,7 @@ def test_wrong_usage(run: Run, arguments: Command) -> None:
     assert "Error: " in err
 
 
-@pytest.mark.parametrize("arguments", [(), ("enable",)], ids=["nothing", "enable"])
+@pytest.mark.parametrize("arguments", [("enable",), ("switch",)], ids=" ".join)
 def test_no_command(run: Run, arguments: Command) -> None:
     """Without a command the help is shown, and the exit status is that of wrong usage."""
     status, out, err = run(*arguments)

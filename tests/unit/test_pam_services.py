@@ -10,7 +10,7 @@ from doubles import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pam_mfa.pam_services import TYPES, Service, parse_service
+from pam_mfa.pam_services import TYPES, Service, find_jumps, parse_service
 
 
 def reader(files: dict[str, str]) -> Callable[[str], str]:
@@ -38,7 +38,7 @@ def test_line() -> None:
     """A line has a type, a control, a module and arguments, and is known by its place."""
     service = parse("\n# a comment\nauth required /x/pam_mfa.so root=/d timeout=9\n")
     (line,) = service.lines
-    assert ("auth", "required", "/x/pam_mfa.so", ("root=/d", "timeout=9"), "s", 3) == line
+    assert ("auth", "required", "/x/pam_mfa.so", ("root=/d", "timeout=9"), "s", 3) == line[:6]
     assert () == service.faults
 
 
@@ -183,3 +183,32 @@ def test_any_text(text: str, other: str) -> None:
     """Whatever a file holds, it is read to an end, and each line is of a known type."""
     service = parse_service("s", reader({"s": text, "other": other, "i": text}))
     assert all(line.type in TYPES and line.module for line in service.lines)
+
+
+def jumps(text: str, **others: str) -> list[tuple[str, int]]:
+    """Return where the first auth line's results go on."""
+    lines = [line for line in parse(text, **others).lines if line.type == "auth"]
+    return list(find_jumps(lines, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("auth required a\nauth required b", []),
+        ("auth sufficient a\nauth required b", [("success", 2), ("new_authtok_reqd", 2)]),
+        ("auth [success=1 default=bad] a\nauth required b\nauth required c", [("success", 2)]),
+        ("auth [success=9 default=bad] a\nauth required b", [("success", 2)]),
+        ("auth [success=1] a\nauth substack t\nauth required c", [("success", 3)]),
+        ("auth [success=done] a\nauth substack t\nauth required c", [("success", 4)]),
+    ],
+)
+def test_where_a_jump_leads(text: str, expected: list[tuple[str, int]]) -> None:
+    """A jump counts modules, a substack as one; done goes behind all of them."""
+    assert expected == jumps(text, t="auth required x\nauth required y\n")
+
+
+def test_jump_does_not_leave_its_substack() -> None:
+    """Neither done nor a jump in a substack goes further than its end."""
+    inner = "auth [success=done default=5] x\nauth required y\n"
+    found = jumps("auth substack t\nauth required c\n", t=inner)
+    assert [("success", 2), ("default", 2)] == found

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state: whether SQLite takes it, and who could not log in by what it and the policy say.
+
+Looked at by a child that is the service user: a database that root opens gets files of root's
+beside it, and then no verifier could use it any more.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from pam_mfa.doctor.finding import Finding, fault, ok, warning
+from pam_mfa.doctor.view import View
+from pam_mfa.forecast import ask_child, forecast_logins
+from pam_mfa.next_login import Outcome
+from pam_mfa.store.layout import drop_privileges
+
+_NAMES_MAX = 20
+_ADVICE = (
+    "pam-mfa doctor --repair rebuilds it and keeps the old one; no used code becomes good again. "
+    "Or restore /var/lib/pam_mfa whole from a backup of which you know that no code was used since."
+)
+
+
+def check_state(view: View) -> Iterator[Finding]:
+    """Have SQLite check the database."""
+    path = view.layout.state
+    if view.stat(path) is None:
+        yield ok("state", "there is no state yet")
+        return
+    words = find_damage(path)
+    if words:
+        yield fault("state", f"{path} is damaged: {words}", _ADVICE)
+    else:
+        yield ok("state", f"{path} is whole")
+
+
+def find_damage(path: Path) -> str:
+    """Return what SQLite says is wrong with a database; "" for nothing."""
+    return str(ask_child(lambda: _look(path)))
+
+
+def _look(path: Path) -> str:
+    drop_privileges()
+    try:
+        connection = sqlite3.connect(path, timeout=10.0, isolation_level=None)
+        try:
+            (word,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            connection.execute("SELECT count(*) FROM used_step").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if word == "ok" else str(word)
+
+
+def check_users(view: View) -> Iterator[Finding]:
+    """Foretell whom logins would refuse, for services that ask."""
+    if not view.asking or view.policy is None:
+        return
+    refused: dict[str, list[str]] = {}
+    for one in forecast_logins(view.layout, view.asking, None):
+        if one.outcome is Outcome.REFUSED:
+            refused.setdefault(one.user, []).append(one.service)
+    if not refused:
+        yield ok("users", "nobody who can log in would be refused")
+        return
+    names = ", ".join(f"{user} ({' '.join(where)})" for user, where in
+                      list(refused.items())[:_NAMES_MAX])  # fmt: skip
+    more = f", and {len(refused) - _NAMES_MAX} more" if len(refused) > _NAMES_MAX else ""
+    yield warning(
+        "users", f"{len(refused)} would be refused: {names}{more}",
+        "See why: pam-mfa status USER. Enable a device: pam-mfa enable virtual USER",
+    )  # fmt: skip

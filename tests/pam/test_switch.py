@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pam-mfa switch`` with the real parts: sshd, libpam, a process that waits, an immutable file."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from authenticator import enroll
+from host_program import PROMPT, Login, Status, run
+from host_tree import HostTree, snapshot
+from installed import PATIENCE, DataRoot
+from switched_host import Host
+
+from pam_mfa.errors import RefusedError
+from pam_mfa.switching import sshd
+from pam_mfa.switching.plan import Options
+from pam_mfa.switching.sshd import FirstFactor
+
+ACCOUNT = "nobody"  # this host has it
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> HostTree:
+    """A host's files."""
+    return HostTree(tmp_path)
+
+
+@pytest.mark.parametrize("first", list(FirstFactor))
+def test_sshd_itself_takes_the_settings(tree: HostTree, first: FirstFactor) -> None:
+    """The real sshd, asked by -T, would ask for what was wanted and nothing less."""
+    sshd.require_effect(tree.root, sshd.compose_drop_in(first), first)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("UsePAM yes\n", "sshd would go on with"),  # includes nothing
+        (
+            "PasswordAuthentication yes\nInclude sshd_config.d/*.conf\n",
+            "passwordauthentication yes",
+        ),
+        ("Include sshd_config.d/*.conf\nFrobnicate yes\n", "does not take its configuration"),
+    ],
+)
+def test_sshd_that_would_not_obey(tree: HostTree, config: str, words: str) -> None:
+    """Settings that another line overrides, or that sshd does not take, are refused before."""
+    (tree.root / "etc/ssh/sshd_config").write_text(config)
+    before = tree.snapshot()
+    with pytest.raises(RefusedError, match=words):
+        tree.plan("sshd", options=Options(first=FirstFactor.PASSWORD))
+    assert before == tree.snapshot()
+
+
+@pytest.mark.parametrize(
+    ("lines", "first"),
+    [
+        ("PasswordAuthentication no", FirstFactor.KEY),
+        ("PasswordAuthentication yes", FirstFactor.PASSWORD),
+        ("AuthenticationMethods publickey,password", FirstFactor.KEY),
+        ("AuthenticationMethods keyboard-interactive publickey", FirstFactor.PASSWORD),
+    ],
+)
+def test_first_factor_is_what_it_was(tree: HostTree, lines: str, first: FirstFactor) -> None:
+    """What sshd asks for now, it asks for beside the code."""
+    (tree.drop_ins / "50-cloud.conf").write_text(f"{lines}\n")
+    assert first == tree.plan("sshd").first
+
+
+@pytest.fixture
+def host(root: DataRoot) -> Host:
+    """A host on which nobody is enrolled."""
+    return Host(root)
+
+
+def test_switched_stack_asks_and_the_old_one_does_not(host: Host) -> None:
+    """Real libpam asks for the code on the switched file alone, and refuses a wrong one."""
+    phone = enroll(host.root, ACCOUNT)
+    assert run(Login(host.root, ACCOUNT, "sudo")).prompts == []
+    host.switch_on("sudo", "--confirm-within", "never")
+    refused = run(Login(host.root, ACCOUNT, "sudo"), phone.wrong_code())
+    assert (refused.status, refused.prompts[0]) == (Status.AUTH_ERR, PROMPT)
+    let_in = run(Login(host.root, ACCOUNT, "sudo", phases="auth,account"), phone.code())
+    assert (let_in.status, let_in.prompts) == (Status.SUCCESS, [PROMPT])
+    host.switch("off", "sudo")
+    assert run(Login(host.root, ACCOUNT, "sudo")).prompts == []
+
+
+def test_confirmed_by_a_login(host: Host) -> None:
+    """A switch is confirmed after a login through it, and not before."""
+    phone = enroll(host.root, ACCOUNT)
+    host.switch_on("sudo")
+    early = host.switch("confirm", check=False)
+    assert (early.returncode, "nobody has got in by sudo" in early.stderr) == (1, True)
+    run(Login(host.root, ACCOUNT, "sudo"), phone.code())
+    assert "Confirmed: sudo." in host.switch("confirm").stdout
+    assert "on " in host.switch("status").stdout
+
+
+def test_process_undoes_it(host: Host) -> None:
+    """Without a confirmation a process that survives its session restores every byte."""
+    enroll(host.root, ACCOUNT)
+    before = snapshot(host.root.path)
+    shown = host.switch_on("sudo", "su", "--confirm-within", "2s").stdout
+    assert "This undoes itself at" in shown
+    assert before != snapshot(host.root.path)
+    await_snapshot(host, before)
+
+
+def await_snapshot(host: Host, wanted: dict[str, tuple[bytes, int]]) -> None:
+    """Wait until the files are these again."""
+    deadline = time.monotonic() + PATIENCE
+    while snapshot(host.root.path) != wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_process_outlives_its_terminal(host: Host) -> None:
+    """The hang-up of the terminal's session does not end what waits."""
+    enroll(host.root, ACCOUNT)
+    before = snapshot(host.root.path)
+    module = f"{host.root.prefix}/lib/security/pam_mfa.so"
+    command = [host.root.prefix / "bin/pam-mfa", "--root", host.root.path, "switch", "on", "sudo",
+               "--yes", "--module", module, "--confirm-within", "2s"]  # fmt: skip
+    subprocess.run(["script", "-qec", " ".join(map(str, command)), "/dev/null"], check=True,
+                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60)  # fmt: skip
+    assert before != snapshot(host.root.path)
+    await_snapshot(host, before)
+
+
+def test_nobody_could_get_in(host: Host) -> None:
+    """A switch that locks every administrator out is refused by name, and nothing is done."""
+    before = snapshot(host.root.path)
+    done = host.switch_on("sudo", check=False)
+    assert done.returncode == 1
+    assert "Warning: nobody would be locked out of sudo" in done.stderr
+    assert before == snapshot(host.root.path)
+
+
+def test_no_policy(host: Host) -> None:
+    """Without a usable policy everybody would be refused, so the switch is."""
+    host.root.policy.write_text("frobnicate: 1\n")
+    done = host.switch_on("sudo", check=False)
+    assert (done.returncode, "everybody would be refused" in done.stderr) == (3, True)
+    assert "pam_mfa.so" not in (host.root.services / "sudo").read_text()
+
+
+def test_dry_run(host: Host) -> None:
+    """A dry run shows the change and makes none."""
+    enroll(host.root, ACCOUNT)
+    before = snapshot(host.root.path)
+    shown = host.switch_on("sudo", "--dry-run").stdout
+    assert "+++ b/etc/pam.d/sudo\n" in shown
+    assert before == snapshot(host.root.path)
+
+
+@contextlib.contextmanager
+def ext4(tmp_path: Path) -> Iterator[Path]:
+    """Mount an ext4 file system, which has immutable files."""
+    image, place = tmp_path / "image", tmp_path / "mount"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, timeout=60)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True, timeout=60)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True, timeout=60)
+
+
+def switch_tree(tree: HostTree, prefix: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed pam-mfa switch under a tree."""
+    return subprocess.run([prefix / "bin/pam-mfa", "--root", tree.root, "switch", *words],
+                          capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+
+
+FORCED = ("--yes", "--force", "--confirm-within", "never")
+
+
+@pytest.mark.parametrize("what", ["etc/pam.d/sudo", "etc/pam.d", "etc/pam_mfa"])
+def test_immutable(tmp_path: Path, prefix: Path, what: str) -> None:
+    """What chattr +i protects is left whole, and the sentence says what to run."""
+    with ext4(tmp_path) as place:
+        tree = HostTree(place / "host")
+        before = tree.snapshot()
+        subprocess.run(["chattr", "+i", tree.root / what], check=True, timeout=60)
+        try:
+            done = switch_tree(tree, prefix, "on", "sudo", "su", *FORCED)
+        finally:
+            subprocess.run(["chattr", "-i", tree.root / what], check=True, timeout=60)
+        assert (done.returncode, "immutable" in done.stderr) == (1, True), done.stderr
+        assert before == tree.snapshot()
+
+
+def test_immutable_at_off(tmp_path: Path, prefix: Path) -> None:
+    """A file that was made immutable in between stops off before anything is done."""
+    with ext4(tmp_path) as place:
+        tree = HostTree(place / "host")
+        before = tree.snapshot()
+        assert switch_tree(tree, prefix, "on", "sudo", "su", *FORCED).returncode == 0
+        on = tree.snapshot()
+        subprocess.run(["chattr", "+i", tree.services / "sudo"], check=True, timeout=60)
+        done = switch_tree(tree, prefix, "off", "all")
+        assert (done.returncode, "chattr -i -a" in done.stderr) == (1, True)
+        assert on == tree.snapshot()
+        subprocess.run(["chattr", "-i", tree.services / "sudo"], check=True, timeout=60)
+        assert switch_tree(tree, prefix, "off", "all").returncode == 0
+        assert before == tree.snapshot()
+
+
+def test_read_only(tmp_path: Path, prefix: Path) -> None:
+    """A file system that is read-only is told, and nothing is tried."""
+    with ext4(tmp_path) as place:
+        tree = HostTree(place / "host")
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True, timeout=60)
+        done = switch_tree(tree, prefix, "on", "sudo", *FORCED)
+        assert (done.returncode, "read-only" in done.stderr) == (1, True), done.stderr
+
+
+def test_not_root(tree: HostTree, prefix: Path) -> None:
+    """Who is not root is told so, and sees no journal."""
+    done = subprocess.run([prefix / "bin/pam-mfa", "switch", "status"], user=65534, group=65534,
+                          capture_output=True, text=True, check=False, timeout=60,
+                          extra_groups=[], cwd="/")  # fmt: skip
+    assert (
+        done.returncode, done.stderr,
+    ) == (1, "pam-mfa: only root can switch services.\nRun it by sudo.\n")  # fmt: skip
+    assert os.geteuid() == 0
+    assert tree.root.is_dir()
