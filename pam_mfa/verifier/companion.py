@@ -8,6 +8,7 @@ with SO_LINGER, a FUSE file): in one process that would keep root's logins waiti
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,9 @@ class Companion(Protocol):
     def stop(self) -> None:
         """End it, where it is this process's to end."""
 
+    async def retire(self, patience: float) -> None:
+        """Have it end when nobody is at a prompt of its; wait for that, so many seconds at most."""
+
 
 class Child:
     """The process for callers that are not root; started again when it ends."""
@@ -38,6 +42,7 @@ class Child:
         self._root = root
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._retired: asyncio.Future[None] | None = None
 
     def watch(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
         """Start it; it is never a reason to stop."""
@@ -50,6 +55,15 @@ class Child:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
         self._process = None
+
+    async def retire(self, patience: float) -> None:
+        """Have it end when nobody is at a prompt of its, and start no other one."""
+        process, self._process = self._process, None
+        if self._loop is None or process is None or process.poll() is not None:
+            return
+        self._retired = self._loop.create_future()
+        process.send_signal(signal.SIGHUP)
+        await asyncio.wait([self._retired], timeout=patience)
 
     def _start(self) -> None:
         if self._loop is None:
@@ -67,7 +81,9 @@ class Child:
             return
         self._loop.remove_reader(watcher)
         os.close(watcher)
-        if self._process is not None:
+        if self._retired is not None and not self._retired.done():
+            self._retired.set_result(None)
+        elif self._process is not None:
             self._process.wait()
             tell_error("the process for callers that are not root ended; starting it again")
             self._loop.call_later(_RESTART_PAUSE, self._restart)
@@ -86,3 +102,7 @@ class Parent:
 
     def stop(self) -> None:
         """Nothing: it is not this process's to end."""
+
+    async def retire(self, patience: float) -> None:
+        """Nothing, for the same reason."""
+        del patience

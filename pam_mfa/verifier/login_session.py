@@ -40,7 +40,7 @@ def find_presence(peer: Peer) -> Presence:
 def find_login(peer: Peer) -> tuple[int | None, int | None]:
     """Return as whom a process once logged in, and its audit session; None where it has none."""
     place = PROCESSES / str(peer.pid)
-    login_uid, session = _read_number(place / "loginuid"), _read_number(place / "sessionid")
+    login_uid, session = read_number(place / "loginuid"), read_number(place / "sessionid")
     # A process that has ended may have left its number to another user's.
     if (login_uid or session) and _owner_of(place) != peer.uid:
         return None, None

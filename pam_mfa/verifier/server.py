@@ -23,6 +23,7 @@ _ACCEPT_TOGETHER = 64
 _ACCEPT_PAUSE = 0.1  # seconds, when descriptors have run out
 _GARBAGE = 50_000  # objects between two collections; a login leaves hardly any cycles
 _STOP_PATIENCE = 10.0  # seconds for connections under way when the daemon is stopped
+_RETIRE_PATIENCE = 120.0  # seconds until a daemon that a newer one replaces is stopped
 
 
 class Server:
@@ -45,11 +46,15 @@ class Server:
         """Accept no more, and let the connections under way come to their end."""
         self._loop.remove_reader(self._listener)
         self._listener.close()
-        if self._connections:
-            self._idle = self._loop.create_future()
-            await asyncio.wait([self._idle], timeout=_STOP_PATIENCE)
+        await self.wait_until_idle(_STOP_PATIENCE)
         for connection in list(self._connections):
             connection.close()
+
+    async def wait_until_idle(self, patience: float) -> None:
+        """Wait until no connection is open, as many seconds at most; new ones are served."""
+        if self._connections:
+            self._idle = self._loop.create_future()
+            await asyncio.wait([self._idle], timeout=patience)
 
     def _resume(self) -> None:
         self._loop.add_reader(self._listener, self._accept)
@@ -91,16 +96,35 @@ class Server:
 async def serve_until_stopped(
     listener: socket.socket, services: Services, limits: Limits, companion: Companion
 ) -> None:
-    """Serve until SIGTERM or SIGINT, or until the companion is gone that must not be outlived."""
+    """Serve until SIGTERM or SIGINT, or until the companion is gone that must not be outlived.
+
+    After SIGHUP, until nobody is at a prompt: an upgrade ends no login, and no login waits for it.
+    """
     loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
+    stopped, retired = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, retired.set)
     server = Server(listener, services, limits)
     companion.watch(loop, stopped.set)
     gc.collect()
     gc.freeze()  # what was imported lives for ever; no collection need look at it again
     gc.set_threshold(_GARBAGE)
+    retiring = loop.create_task(_retire(retired, server, companion, stopped))
     await stopped.wait()
+    retiring.cancel()
     companion.stop()
     await server.stop()
+
+
+async def _retire(
+    retired: asyncio.Event, server: Server, companion: Companion, stopped: asyncio.Event
+) -> None:
+    """Once retired, stop when nobody is at a prompt, neither here nor at the companion's."""
+    await retired.wait()
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + _RETIRE_PATIENCE
+    await server.wait_until_idle(_RETIRE_PATIENCE)
+    await companion.retire(ends_at - loop.time())
+    await server.wait_until_idle(ends_at - loop.time())
+    stopped.set()

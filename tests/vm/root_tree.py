@@ -98,7 +98,7 @@ def make_root_tree(tree: Path, control_key: str) -> None:
             *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"),
             *(f"--include={','.join(PACKAGES)}", *excluded, ""),
             tree,
-            *_apt_sources(),
+            *apt_sources(),
         ],
         timeout=300,
     )
@@ -128,7 +128,7 @@ def _inside(tree: Path, *command: str, stdin: str = "") -> None:
     run_on_host(["chroot", tree, *command], timeout=60, stdin=stdin)
 
 
-def _apt_sources() -> list[str]:
+def apt_sources() -> list[str]:
     """Return the host's apt sources of the distribution itself, as sources.list(5) lines.
 
     Other sources of the host (vendors' packages) are of no use in the guest.
