@@ -45,6 +45,7 @@ ACTIVITIES: Final = {
     EventName.RESYNC_MFA_DEVICE: Activity(3001, _OTHER, "MFA Factor Resynchronize"),
     EventName.LOCK_USER: Activity(3001, 9, "Lock"),
     EventName.UNLOCK_USER: Activity(3001, 12, "Unlock"),
+    EventName.END_MFA_SESSIONS: Activity(3002, 2, "Logoff"),
     EventName.IMPORT_DEVICES: Activity(3004, 6, "Enroll"),
     EventName.CHANGE_POLICY: Activity(3004, 3, "Update"),
     EventName.START_VERIFIER: Activity(6002, 3, "Start"),

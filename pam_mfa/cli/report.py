@@ -5,6 +5,7 @@ import contextlib
 import datetime
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO

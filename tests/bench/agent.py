@@ -118,7 +118,7 @@ def measure_all(root: DataRoot, place: Path, rounds: int) -> list[Series]:
     text = root.policy.read_text("utf-8")
     root.policy.write_text(text.replace("sign_count: refuse", "sign_count: warn"), "utf-8")
     key = make_sk_key(place / "laptop")
-    root.command("enable", "ssh-key", USER, "--public-key", str(public_half(key)))
+    root.command("enable", "ssh-key", USER, "--public-key", str(public_half(key)), "--vouch")
     program = compile_host(place / "host")
     program.chmod(0o4755)
     with running_agent(NOBODY) as agent:

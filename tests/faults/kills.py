@@ -24,8 +24,7 @@ if __name__ == "__main__":
 
 from audit_records import read_all, require_chain
 from installed import DataRoot
-
-from faults.logins import (
+from login_crowd import (
     USERS,
     Login,
     Person,

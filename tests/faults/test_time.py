@@ -76,7 +76,6 @@ def test_no_jump_makes_a_code_good_again(strained: Strained, clock: Clock, way: 
         for jump in (-HOUR, -PERIOD, -1, PERIOD, HOUR, 0):
             clock.set(jump)
             assert log_in(root, phone, code) == Status.AUTH_ERR, jump
-        clock.set(-1)
         root.command("unlock", "bob")
         assert log_in(root, phone, following) == Status.SUCCESS
         assert log_in(root, phone, following) == Status.AUTH_ERR

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 _WRAPPED = (
     "calloc", "socket", "connect", "fcntl", "close", "setsockopt", "signalfd", "getrandom",
-    "clock_gettime", "send", "poll", "recvmsg",
+    "clock_gettime", "sendmsg", "poll", "recvmsg",
 )  # fmt: skip
 _FLAGS = (
     "-std=gnu11", "-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all",

@@ -23,10 +23,13 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
     "the nonce may be any": ("relay", swap("memcmp(data + 2, nonce, NONCE_SIZE) != 0", "0")),
     "what is no result is ignored": (
         "relay",
-        swap("default:\n\t\treturn PAM_AUTHINFO_UNAVAIL", "default:\n\t\treturn PAM_IGNORE"),
+        swap("? denied[phase] : PAM_AUTHINFO_UNAVAIL", "? denied[phase] : PAM_IGNORE"),
     ),
     "a socket stays open": ("relay", swap("close(call->fd);", "")),
-    "lack of memory is not seen": ("relay", swap("call == NULL", "0")),
+    "a code may be longer than its room": (
+        "relay",
+        swap("length - split < digits && isdigit", "isdigit"),
+    ),
     "an answer is not wiped and freed": ("relay", swap("\tfree(text);", "")),
 }  # fmt: skip
 

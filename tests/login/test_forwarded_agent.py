@@ -77,7 +77,14 @@ def laptop(host: PrivateHost, root: DataRoot, console: Console, tmp_path: Path) 
     key = make_sk_key(tmp_path / "laptop")
     login_key = make_key(tmp_path / "login")
     root.command(
-        "enable", "ssh-key", NAME, "--public-key", str(public_half(key)), "--name", "laptop"
+        "enable",
+        "ssh-key",
+        NAME,
+        "--public-key",
+        str(public_half(key)),
+        "--name",
+        "laptop",
+        "--vouch",
     )
     with Sshd(host, OPEN) as sshd, running_agent(0) as agent:
         agent.add(key)

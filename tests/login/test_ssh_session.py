@@ -60,7 +60,7 @@ def laptop(root: DataRoot, sshd: Sshd, tmp_path: Path) -> Path:
     """Alice's key on her security key, enrolled."""
     key = make_sk_key(tmp_path / "laptop")
     path = str(public_half(key))
-    root.command("enable", "ssh-key", NAME, "--public-key", path, "--name", "laptop")
+    root.command("enable", "ssh-key", NAME, "--public-key", path, "--name", "laptop", "--vouch")
     sshd.authorize(NAME, key)
     return key
 

@@ -106,7 +106,9 @@ def scene(root: DataRoot, tmp_path: Path) -> Iterator[Scene]:
 
 def enable(root: DataRoot, key: Path, name: str = "laptop") -> None:
     """Enable a key for the user."""
-    root.command("enable", "ssh-key", USER, "--public-key", str(public_half(key)), "--name", name)
+    root.command(
+        "enable", "ssh-key", USER, "--public-key", str(public_half(key)), "--name", name, "--vouch"
+    )
 
 
 def texts(outcome: Outcome) -> list[str]:
@@ -181,7 +183,7 @@ def test_key_in_a_file(scene: Scene, tmp_path: Path) -> None:
     """A key that lives in a file cannot be enrolled, and approves nothing."""
     plain = make_plain_key(tmp_path / "plain")
     done = scene.root.command(
-        "enable", "ssh-key", USER, "--public-key", str(public_half(plain)), check=False
+        "enable", "ssh-key", USER, "--public-key", str(public_half(plain)), "--vouch", check=False
     )
     assert done.returncode == 1
     with running_agent(NOBODY) as running:

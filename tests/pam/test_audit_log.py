@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from audit_records import read_all, require_chain
 from authenticator import enroll
-from faults.logins import Login as FastLogin
-from faults.logins import answer, ask, connect, enable_everybody
 from host_program import Login, Status, attempt, run
 from host_syslog import SyslogSocket
 from installed import REPOSITORY, DataRoot
 from journal_socket import JournalSocket
+from login_crowd import Login as FastLogin
+from login_crowd import answer, ask, connect, enable_everybody
 from serving import DAEMON, each_way, serving, wait_until_gone
 
 ROTATION = REPOSITORY / "packaging/logrotate.d/pam-mfa"

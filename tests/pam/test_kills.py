@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verifiers that are killed under parallel logins: the audit log has each login exactly once."""
 
-from faults.kills import Campaign
 from installed import DataRoot
+from kills import Campaign
 
 KILLS = 40  # python tests/faults/kills.py --kills 1000 is the long one
 

@@ -120,7 +120,7 @@ def test_agents_do_no_harm(checked: DataRoot, tmp_path: Path, path: str | None) 
         shutil.copyfile(checked.prefix.parent / "host", program)
         program.chmod(0o4755)
     key, user = make_sk_key(tmp_path / "laptop"), "nobody"
-    checked.command("enable", "ssh-key", user, "--public-key", str(public_half(key)))
+    checked.command("enable", "ssh-key", user, "--public-key", str(public_half(key)), "--vouch")
     with running_agent(NOBODY) as agent:
         agent.add(key)
         socket = {} if path is None else {"SSH_AUTH_SOCK": path or str(agent.socket)}

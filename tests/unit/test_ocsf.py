@@ -18,8 +18,9 @@ REQUIRED = {
 # The captions of activity_id, by class.
 CAPTIONS = {
     (3001, 9): "Lock", (3001, 10): "MFA Factor Enable", (3001, 11): "MFA Factor Disable",
-    (3001, 12): "Unlock", (3002, 1): "Logon", (3004, 3): "Update", (3004, 6): "Enroll",
-    (6002, 3): "Start", (6002, 4): "Stop", (1008, 5): "Rotate", (1008, 8): "Restart",
+    (3001, 12): "Unlock", (3002, 1): "Logon", (3002, 2): "Logoff",
+    (3004, 3): "Update", (3004, 6): "Enroll", (6002, 3): "Start", (6002, 4): "Stop",
+    (1008, 5): "Rotate", (1008, 8): "Restart",
 }  # fmt: skip
 
 

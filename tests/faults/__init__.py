@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""Campaigns that break things while logins go on; the layer pam has a short run of each."""
