@@ -9,6 +9,7 @@ without it, or without libaudit or auditing in the kernel, it is off, which is s
 import ctypes
 import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -20,6 +21,7 @@ _LIBRARY: Final = "libaudit.so.1"
 _OPERATION: Final = b"pam_mfa:verify"
 _UNKNOWN: Final = b"(unknown)"
 _EVENTS: Final = ("VerifyMfa", "SkipMfa")
+_TERMINAL: Final = re.compile(r"[A-Za-z0-9/_.:-]{1,64}", re.ASCII)
 _QUEUE_MAX: Final = 1024  # records
 _PATIENCE: Final = 1.0  # seconds, at the end
 
@@ -81,7 +83,9 @@ class KernelTrail:
     def _send(self, library: Any, descriptor: int, record: Mapping[str, Any]) -> None:  # noqa: ANN401 - ctypes
         user = str(record.get("user", "")).encode("utf-8", "surrogateescape") or _UNKNOWN
         address = str(record.get("source_address", "")).encode("ascii", "replace") or None
-        terminal = str(record.get("tty", "")).encode("ascii", "replace") or None
+        tty = str(record.get("tty", ""))
+        # libaudit writes it as it is: a blank would begin a field of the caller's own making.
+        terminal = tty.encode("ascii") if _TERMINAL.fullmatch(tty) else None
         result = library.audit_log_acct_message(
             descriptor, AUDIT_USER_AUTH, None, _OPERATION, user, ctypes.c_uint(0xFFFFFFFF),
             None, address, terminal, int(record["outcome"] == "success"),

@@ -51,7 +51,7 @@ class PublicKeys:
 
     def knows(self, record: Record) -> bool:
         """Whether the key that a checkpoint names is here."""
-        return record.get("public_key_id") in self._keys
+        return str(record.get("public_key_id")) in self._keys
 
     def is_signed(self, record: Record) -> bool:
         """Whether a checkpoint's signature is that of the key it names, over all the rest of it."""

@@ -44,6 +44,8 @@ def _parse(line: bytes) -> Passage | None:
         record = json.loads(line)
         if record["event_name"] not in _NAMES or record["outcome"] != Outcome.SUCCESS.value:
             return None
+        if record.get("is_claim"):  # the service is the word of the user who asked
+            return None
         at = datetime.datetime.fromisoformat(record["time"]).timestamp()
         return Passage(str(record["user"]), str(record["service"]), at)
     except (ValueError, KeyError, TypeError):

@@ -23,6 +23,7 @@ from pam_mfa.store.layout import Layout
 from pam_mfa.switching.placing import Placed
 
 NAME = "switch.json"
+_LOCK = "pam-mfa-switch.lock"
 _VERSION = 1
 _SIZE_MAX = 1 << 24  # bytes
 _FORBIDDEN = 0o022
@@ -77,6 +78,7 @@ class Journal:
     def __init__(self, layout: Layout) -> None:
         """Take the root; nothing is read yet."""
         self.path = layout.policy.parent / NAME
+        self._lock_path = layout.root / "run" / _LOCK
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -87,10 +89,13 @@ class Journal:
         """
         try:
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._lock_path.parent.mkdir(mode=0o755, exist_ok=True)
+            # A file that nobody else can open: whoever holds a lock could keep the undo out.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._lock_path, flags, 0o600)
         except OSError as error:
             raise RefusedError(
-                f"{self.path.parent} cannot be used: {error.strerror}; nothing was changed"
+                f"{error.filename} cannot be used: {error.strerror}; nothing was changed"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

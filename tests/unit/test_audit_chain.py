@@ -248,6 +248,14 @@ def test_key_of_the_log_itself(tmp_path: Path) -> None:
     assert Kind.UNKNOWN_KEY in {kind for kind, _, _ in found(check(tmp_path, LINES, other))}
 
 
+def test_key_that_is_no_name(tmp_path: Path) -> None:
+    """A forged checkpoint that names its key by a list ends no check."""
+    maker = LogMaker()
+    maker.add("Checkpoint", public_key_id=["x"], signature="", reason="interval")
+    report = check(tmp_path, maker.lines, wanted=Wanted(PublicKeys()))
+    assert 1 == report.unchecked_checkpoints
+
+
 def test_no_key(tmp_path: Path) -> None:
     """A log whose first checkpoint is gone has no key; signatures are counted as unchecked."""
     report = check(tmp_path, LINES[1:], wanted=Wanted(PublicKeys()))

@@ -224,6 +224,15 @@ def test_kernel() -> None:
     assert (expected, []) == (sent, told)
 
 
+def test_terminal_forges_no_field() -> None:
+    """A terminal's name that would begin a field of the kernel's record is left out."""
+    library = Library()
+    trail = KernelTrail(None, lambda _: library)
+    trail.put(trail_record(tty="pts/0 res=success"))
+    trail.close()
+    assert [None] == [one[8] for one in library.sent]
+
+
 def test_kernel_that_refuses() -> None:
     """Where the kernel takes no record the trail is off, which is said once."""
     library, told = Library(result=-1), list[str]()

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Switches on a tree of files: on, off, undone, interrupted, edited and hindered."""
 
+import fcntl
 import json
+import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from pam_mfa.pam_services import parse_service
 from pam_mfa.store import files
 from pam_mfa.store.layout import Layout
 from pam_mfa.switching import placing, plan, switchboard, undoing
+from pam_mfa.switching.evidence import read_passages
 from pam_mfa.switching.journal import Journal, Stage
 from pam_mfa.switching.plan import Options, diff
 from pam_mfa.switching.states import list_states
@@ -309,6 +313,32 @@ def test_two_at_once(tree: HostTree, board: Switchboard) -> None:
     """A switch does not begin while another is at work."""
     with Journal(tree.layout).lock(), pytest.raises(RefusedError, match="another pam-mfa switch"):
         board.turn_on(tree.plan("sudo"), "root", 300)
+
+
+def test_nobody_else_holds_the_lock(tree: HostTree, board: Switchboard) -> None:
+    """A lock on what everybody can open, held for good, keeps neither a switch nor its undo out."""
+    tree.layout.policy.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(tree.layout.policy.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        board.turn_on(tree.plan("sudo"), "root", 300)
+    finally:
+        os.close(descriptor)
+    lock = tree.root / "run/pam-mfa-switch.lock"
+    assert 0o600 == stat.S_IMODE(lock.stat().st_mode)
+
+
+def test_own_claim_confirms_nothing(tmp_path: Path) -> None:
+    """A user who verifies under a service's name over the users' own socket proves no stack."""
+    record = {
+        "event_name": "VerifyMfa", "outcome": "success", "time": "2026-11-24T12:00:00.000000Z",
+        "user": "alice", "service": "sshd",
+    }  # fmt: skip
+    log = tmp_path / "log"
+    log.write_text(json.dumps({**record, "is_claim": True}) + "\n")
+    assert [] == read_passages(log, 0.0)
+    log.write_text(json.dumps(record) + "\n")
+    assert 1 == len(read_passages(log, 0.0))
 
 
 def test_link_is_somebody_elses(tree: HostTree) -> None:
