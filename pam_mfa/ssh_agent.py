@@ -152,6 +152,8 @@ class Agent:
         for _level, _kind, content in control:
             strays.frombytes(content[: len(content) - len(content) % strays.itemsize])
         self.strays += strays
+        if strays:  # no agent sends any: without an end here they would use up all there are
+            raise AgentError(AgentEnd.NONSENSE)
         return part
 
     def _wait(self, event: int) -> None:

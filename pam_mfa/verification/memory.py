@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pam_mfa import lockout
 from pam_mfa.audit import Outcome, Reason
-from pam_mfa.devices import Device
+from pam_mfa.devices import Device, SshKeyDevice
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.mfa_age import (
     Place,
@@ -26,10 +26,11 @@ from pam_mfa.mfa_age import (
     find_same_login,
     is_same_session,
 )
+from pam_mfa.policy import UserVerification
 from pam_mfa.store import Change, Claim, Enrollment, Known, Memory
 from pam_mfa.verification.deciding import Charge, make_context
 from pam_mfa.verification.needs import Attempt, Clock, Commit, Machine, Need, Verdict
-from pam_mfa.verification.rules import is_acceptable, is_remote
+from pam_mfa.verification.rules import counts_in_agent, is_acceptable, is_remote, may_have_agent
 from pam_mfa.verification.scene import Scene, make_event
 from pam_mfa.wire import Phase, Request, Result
 
@@ -80,10 +81,12 @@ def find_source(request: Request, *, is_of_daemon: bool) -> str:
     from pam_mfa.policy.conditions import is_at_console  # noqa: PLC0415
     from pam_mfa.policy.networks import find_address  # noqa: PLC0415
 
-    address = find_address(request.rhost)
+    # A link-local address is another one on each link, which its zone names.
+    address = find_address(request.rhost) if "%" not in request.rhost else None
     if address is not None:
         return f"{address.version}:{address.number:x}"
-    is_console = is_of_daemon and is_at_console(make_context(request, 0.0))
+    is_started = is_of_daemon and not may_have_agent(request.service)
+    is_console = is_started and is_at_console(make_context(request, 0.0))
     return "console" if is_console else ""
 
 
@@ -142,6 +145,8 @@ def _judge(scene: Scene, wish: Wish, witness: Witness, clock: Clock, known: Know
         device = _find_device(scene.enrollment, one)
         if device is None or not is_acceptable(device, wish.types):
             continue
+        if not _is_strong_enough(scene, one, device):
+            continue
         if scene.has_device(device) and witness.is_there():
             reason = Reason.VERIFIED_EARLIER if one in earlier else Reason.MFA_AGE_FRESH
             event = make_event(scene, now, Outcome.SUCCESS, reason, device)
@@ -151,6 +156,18 @@ def _judge(scene: Scene, wish: Wish, witness: Witness, clock: Clock, known: Know
                 memory=_carry_over(scene, witness, known, now),
             )
     return nothing
+
+
+def _is_strong_enough(scene: Scene, verified: Verified, device: Device) -> bool:
+    """Whether an SSH key would do by today's policy, too.
+
+    sshd says nothing of a PIN, so what it has seen signed does not do where policy asks for one.
+    """
+    if not isinstance(device, SshKeyDevice):
+        return True
+    wants_pin = scene.policy.fido.user_verification is UserVerification.REQUIRED
+    is_of_sshd = is_remote(verified.service) and not is_remote(scene.request.service)
+    return counts_in_agent(device, scene.policy) and not (wants_pin and is_of_sshd)
 
 
 def _find_device(enrollment: Enrollment, verified: Verified) -> Device | None:

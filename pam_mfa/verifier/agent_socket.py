@@ -15,11 +15,13 @@ from pam_mfa.verifier.packets import Peer, close_all, peer_of
 from pam_mfa.wire import DescriptorKind, Request
 
 if TYPE_CHECKING:  # start-up cost: only where a key is used
+    import subprocess
     from threading import Event
 
     from pam_mfa.ssh_agent import Agent
 
 _THREADS_EACH: Final = 2  # of a user, for closing
+_LEFT_EACH: Final = 16  # descriptors of a user that wait for those
 
 
 class AgentSocket:
@@ -70,6 +72,26 @@ def _adopt(descriptor: int) -> AgentSocket | None:
     return None
 
 
+def _leave_to_child(descriptors: list[int]) -> "subprocess.Popen[bytes] | None":
+    """Have descriptors closed by the end of a process, which may take as long as it likes.
+
+    Threads that a user's hostile agents block would let theirs pile up until none are to be had.
+    """
+    import subprocess  # noqa: PLC0415 - only where somebody is hostile
+
+    try:
+        child = subprocess.Popen(
+            ["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=descriptors
+        )
+    except OSError:
+        return None
+    for descriptor in descriptors:  # never the last reference: the child waits for its input's end
+        os.close(descriptor)
+    if child.stdin is not None:
+        child.stdin.close()
+    return child
+
+
 class Closing:
     """Closes what may block whoever does it."""
 
@@ -81,17 +103,27 @@ class Closing:
         self._lock = Lock()
         self._left: dict[int, list[int]] = {}  # by user
         self._threads: dict[int, int] = {}
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def add(self, agent: AgentSocket) -> None:
         """Have everything of an agent closed, soon; return at once."""
         from threading import Thread  # noqa: PLC0415
 
         with self._lock:
-            self._left.setdefault(agent.uid, []).extend(agent.release())
+            left = self._left.setdefault(agent.uid, [])
+            left.extend(agent.release())
             if self._threads.get(agent.uid, 0) >= _THREADS_EACH:
+                if len(left) > _LEFT_EACH and (child := _leave_to_child(left)):
+                    left.clear()
+                    self._children = [one for one in self._children if one.poll() is None]
+                    self._children.append(child)
                 return
             self._threads[agent.uid] = self._threads.get(agent.uid, 0) + 1
-        Thread(target=self._run, args=(agent.uid,), daemon=True).start()
+        try:
+            Thread(target=self._run, args=(agent.uid,), daemon=True).start()
+        except RuntimeError:  # no threads to be had: the next one closes this, too
+            with self._lock:
+                self._threads[agent.uid] -= 1
 
     def _run(self, uid: int) -> None:
         while True:

@@ -80,10 +80,11 @@ def _is_session_remote(session: str) -> bool | None:
 def may_be_personal(session: str) -> bool:
     """Whether an audit session is one that somebody has logged in to, not a service manager's.
 
-    Where logind tells of no sessions at all, the kernel's number is all that there is.
+    Where logind tells of no sessions at all, the kernel's number is all that there is; but not the
+    one of the first process: a container that was started in a session has it everywhere.
     """
     if not session or not SESSIONS.is_dir():
-        return bool(session)
+        return bool(session) and session != read_number(PROCESSES / "1" / "sessionid")
     return _is_session_remote(session) is not None
 
 
