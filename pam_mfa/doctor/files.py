@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our own files: owners and modes, room on the disk, seal key, log and policy."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pam_mfa.store.policies import PolicySource
 
 _ROOM_LOW, _ROOM_NONE = 100 << 20, 4 << 20  # bytes
 _SEAL_KEY_BYTES = 32
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Rights(NamedTuple):
@@ -41,8 +43,38 @@ def list_rights(layout: Layout) -> list[Rights]:
     ]
     names = ("state.db", "state.db-wal", "state.db-shm", "seal.key", "commit.lock")
     owned += [Rights(layout.library / name, False, uid, 0o077, 0o600) for name in names]
-    devices = sorted(layout.devices.glob("*.yaml")) if layout.devices.is_dir() else []
+    devices = _list_devices(layout)
     return owned + [Rights(path, False, uid, 0o077, 0o600) for path in devices]
+
+
+@contextlib.contextmanager
+def open_parent(layout: Layout, path: Path) -> Iterator[int]:
+    """Open the directory that a path of ours is in, by no link that its owner could have made.
+
+    Raises:
+        OSError: it is a link, or cannot be opened.
+    """
+    ours = (layout.library, layout.policy.parent, layout.audit_log.parent, layout.run)
+    is_device = path.parent == layout.devices
+    start = layout.library if is_device else path.parent
+    flags = _DIRECTORY | (os.O_NOFOLLOW if start in ours else 0)
+    with contextlib.ExitStack() as stack:
+        descriptor = os.open(start, flags)
+        stack.callback(os.close, descriptor)
+        if is_device:
+            # The service user can put a link to a directory of root's in its place.
+            name = layout.devices.name
+            descriptor = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            stack.callback(os.close, descriptor)
+        yield descriptor
+
+
+def _list_devices(layout: Layout) -> list[Path]:
+    """Return the files of devices, of the very directory and of none that a link names."""
+    with contextlib.suppress(OSError), open_parent(layout, layout.devices / "any") as directory:
+        names = sorted(os.listdir(directory))  # noqa: PTH208 - of a descriptor
+        return [layout.devices / name for name in names if name.endswith(".yaml")]
+    return []
 
 
 def find_wrong_rights(wanted: Rights, about: os.stat_result | None) -> str:

@@ -9,10 +9,11 @@ import stat
 from collections.abc import Iterator
 
 from pam_mfa.doctor.database import find_damage
-from pam_mfa.doctor.files import Rights, find_wrong_rights, list_rights
+from pam_mfa.doctor.files import Rights, find_wrong_rights, list_rights, open_parent
 from pam_mfa.doctor.rebuilding import Rebuilt, rebuild_state
 from pam_mfa.doctor.view import View
 from pam_mfa.errors import PamMfaError
+from pam_mfa.store.layout import Layout
 
 
 def repair(view: View) -> Iterator[str]:
@@ -20,7 +21,7 @@ def repair(view: View) -> Iterator[str]:
     for wanted in list_rights(view.layout):
         words = find_wrong_rights(wanted, view.stat(wanted.path))
         if words:
-            yield f"{wanted.path} {words}: {_mend_rights(wanted)}"
+            yield f"{wanted.path} {words}: {_mend_rights(view.layout, wanted)}"
     if view.stat(view.layout.state) is not None and (damage := find_damage(view.layout.state)):
         yield f"{view.layout.state} was damaged ({damage})."
         try:
@@ -29,26 +30,29 @@ def repair(view: View) -> Iterator[str]:
             yield f"It is not mended: {error}. {error.hint}"
 
 
-def _mend_rights(wanted: Rights) -> str:
+def _mend_rights(layout: Layout, wanted: Rights) -> str:
     """Set owner and mode of the very file that was judged, and of no other that takes its place."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(wanted.path, flags)
+        with open_parent(layout, wanted.path) as directory:
+            descriptor = os.open(wanted.path.name, flags, dir_fd=directory)
+        try:
+            return _mend_open(descriptor, wanted)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         return f"it is left as it is: {error.strerror}"
-    try:
-        about = os.fstat(descriptor)
-        is_kind = stat.S_ISDIR if wanted.is_directory else stat.S_ISREG
-        # A second name may be somebody else's file: whoever can write here could have made it.
-        if not is_kind(about.st_mode) or (not wanted.is_directory and about.st_nlink != 1):
-            return "it is left as it is; look at it yourself"
-        if about.st_uid != wanted.uid:
-            os.fchown(descriptor, wanted.uid, -1)
-        os.fchmod(descriptor, wanted.mode)
-    except OSError as error:
-        return f"it is left as it is: {error.strerror}"
-    finally:
-        os.close(descriptor)
+
+
+def _mend_open(descriptor: int, wanted: Rights) -> str:
+    about = os.fstat(descriptor)
+    is_kind = stat.S_ISDIR if wanted.is_directory else stat.S_ISREG
+    # A second name may be somebody else's file: whoever can write here could have made it.
+    if not is_kind(about.st_mode) or (not wanted.is_directory and about.st_nlink != 1):
+        return "it is left as it is; look at it yourself"
+    if about.st_uid != wanted.uid:
+        os.fchown(descriptor, wanted.uid, -1)
+    os.fchmod(descriptor, wanted.mode)
     return "mended"
 
 

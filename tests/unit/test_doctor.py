@@ -15,10 +15,11 @@ from host_tree import FILES, HostTree
 from pam_mfa.cli import host_state
 from pam_mfa.cli.doctor import chain_check
 from pam_mfa.cli.session import Session
-from pam_mfa.doctor import daemon, files, kernel, modules, programs, stacks, switches
+from pam_mfa.doctor import daemon, files, kernel, modules, programs, repairing, stacks, switches
 from pam_mfa.doctor.examination import CHECKS, examine
 from pam_mfa.doctor.finding import Finding, Level, exit_status, fault, notice, ok, warning
 from pam_mfa.doctor.kernel import Clock, judge_clock, read_clock
+from pam_mfa.doctor.repairing import repair
 from pam_mfa.doctor.view import View
 from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError
 from pam_mfa.policy import Policy
@@ -275,6 +276,50 @@ def test_rights_that_let_others_in(own_files: Layout, name: str) -> None:
     path.chmod(0o644)
     (found,) = [one for one in find(files.check_rights, View(own_files)) if "etc" not in one[1]]
     assert ("fault", f"{path} has the mode 0644, which lets others at it") == found
+
+
+def test_link_in_the_place_of_devices(
+    own_files: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of a directory that ``devices`` is a link to are neither named nor changed."""
+    monkeypatch.setattr(repairing, "find_damage", lambda _: "")
+    victim = tmp_path / "roots" / "secret.yaml"
+    victim.parent.mkdir()
+    victim.write_text("secret")
+    victim.chmod(0o644)
+    own_files.devices.rename(own_files.library / "away")
+    own_files.devices.symlink_to(victim.parent)
+    said = " ".join(repair(View(own_files)))
+    assert 0o644 == stat.S_IMODE(victim.stat().st_mode)
+    assert ("secret.yaml" in said, f"{own_files.devices} is no directory" in said) == (False, True)
+
+
+def test_link_put_in_the_place_of_devices_meanwhile(
+    own_files: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that takes the place of ``devices`` after the listing has no other file changed."""
+    victim = tmp_path / "roots" / "alice.yaml"
+    victim.parent.mkdir()
+    victim.write_text("secret")
+    victim.chmod(0o644)
+    monkeypatch.setattr(repairing, "find_damage", lambda _: "")
+    listed = files.list_rights(own_files)
+    monkeypatch.setattr(repairing, "list_rights", lambda _: listed)
+    own_files.devices.rename(own_files.library / "away")
+    own_files.devices.symlink_to(victim.parent)
+    assert f"{own_files.devices / 'alice.yaml'} has the mode" in " ".join(repair(View(own_files)))
+    assert 0o644 == stat.S_IMODE(victim.stat().st_mode)
+
+
+def test_rights_of_a_device_are_mended(own_files: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device's file that others may read is its owner's alone after the repair."""
+    monkeypatch.setattr(repairing, "find_damage", lambda _: "")
+    path = own_files.devices / "alice.yaml"
+    path.chmod(0o644)
+    assert f"{path} has the mode 0644, which lets others at it: mended" in list(
+        repair(View(own_files))
+    )
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
 
 
 def test_seal_key_that_is_missing(own_files: Layout) -> None:
