@@ -40,8 +40,18 @@ PLACEHOLDER: Final = b"pam-mfa doctor --repair was interrupted; run it again.\n"
 _NEVER_AGAIN = 1 << 62  # a counter that no device comes to
 _MARGIN = 12  # time steps: the widest window of a policy, and a clock that goes on meanwhile
 _PATIENCE = 10.0  # seconds for the lock
-_UPSERT = """INSERT INTO used_step(serial_number, step) VALUES(?, ?) ON CONFLICT(serial_number)
+UPSERT = """INSERT INTO used_step(serial_number, step) VALUES(?, ?) ON CONFLICT(serial_number)
     DO UPDATE SET step = max(step, excluded.step)"""
+
+
+# What is kept twice: bits that a disk turned are in one of the two, so the stricter word counts.
+STEP_COPY = "SELECT serial_number, step FROM used_step INDEXED BY used_step_copy"
+LOCK_COPY = "SELECT user, failures, locked_until FROM lock_state INDEXED BY lock_state_copy"
+_WORDS = "length({0}) - length(replace({0}, ' ', '')) + ({0} <> '')"
+STRICTER_LOCK = f"""INSERT INTO lock_state VALUES(?, ?, ?) ON CONFLICT(user) DO UPDATE SET
+    locked_until = max(locked_until, excluded.locked_until),
+    failures = CASE WHEN {_WORDS.format("excluded.failures")} > {_WORDS.format("failures")}
+        THEN excluded.failures ELSE failures END"""
 
 
 class Rebuilt(NamedTuple):
@@ -82,6 +92,7 @@ def rebuild(layout: Layout, now: float) -> Rebuilt:
                 made.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             draft.chmod(0o600)
             _sync(draft)
+            _remove_log(layout.state)
             draft.rename(layout.state)
             sync_directory(layout.state.parent)
     except (OSError, sqlite3.Error) as error:
@@ -117,17 +128,22 @@ def _set_aside(state: Path) -> Path:
     """Give the damaged database another name, and leave a text under the old one."""
     earlier = sorted(state.parent.glob("state.db.broken-*[0-9]"))
     if earlier and state.read_bytes()[: len(PLACEHOLDER)] == PLACEHOLDER:
+        _remove_log(state)
         return earlier[-1]
     broken = state.with_name(f"state.db.broken-{time.time_ns()}")
     os.link(state, broken)
     with contextlib.suppress(FileNotFoundError):
         os.link(f"{state}-wal", f"{broken}-wal")
     replace_file(state, PLACEHOLDER, 0o600)
-    # The new database must not find the old one's log: SQLite would play it back.
+    _remove_log(state)
+    return broken
+
+
+def _remove_log(state: Path) -> None:
+    """Let the new database not find the old one's log: SQLite would play it back."""
     for suffix in ("-wal", "-shm"):
         state.with_name(f"{state.name}{suffix}").unlink(missing_ok=True)
     sync_directory(state.parent)
-    return broken
 
 
 def _salvage(broken: Path, made: sqlite3.Connection) -> int:
@@ -137,8 +153,19 @@ def _salvage(broken: Path, made: sqlite3.Connection) -> int:
         contextlib.suppress(sqlite3.DatabaseError),
         contextlib.closing(sqlite3.connect(broken, isolation_level=None)) as old,
     ):
-        return sum(_salvage_table(old, made, name) for (name,) in tables)
+        rows = sum(_salvage_table(old, made, name) for (name,) in tables)
+        salvage_copy(old, made, STEP_COPY, UPSERT)
+        salvage_copy(old, made, LOCK_COPY, STRICTER_LOCK)
+        return rows
     return 0
+
+
+def salvage_copy(old: sqlite3.Connection, made: sqlite3.Connection, query: str, put: str) -> None:
+    """Have the second copy of a table say what the first one may have lost."""
+    for order in ("ASC", "DESC"):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            for row in old.execute(f"{query} ORDER BY 1 {order}"):
+                made.execute(put, row)
 
 
 def _salvage_table(old: sqlite3.Connection, made: sqlite3.Connection, table: str) -> int:
@@ -173,13 +200,13 @@ def _use_up(made: sqlite3.Connection, layout: Layout, now: float) -> tuple[list[
             serial_number = device.serial_number
             if isinstance(device, RecoveryCodes | Bypass):
                 keys = used_keys(device)
-                made.executemany(_UPSERT, [(key, 1) for key in keys])
+                made.executemany(UPSERT, [(key, 1) for key in keys])
                 void.append(serial_number)
             elif isinstance(device, VirtualDevice | TokenDevice):
                 is_moved = serial_number in moved and serial_number not in known
                 step = _last_step(device, known.get(serial_number), now, is_moved=is_moved)
                 if step is not None:
-                    made.execute(_UPSERT, (serial_number, step))
+                    made.execute(UPSERT, (serial_number, step))
                     (void if step == _NEVER_AGAIN else waiting if is_moved else []).append(
                         serial_number
                     )

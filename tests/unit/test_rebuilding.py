@@ -17,6 +17,7 @@ from pam_mfa.lifecycle import Actor, Lifecycle
 from pam_mfa.oath import time_step
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
+from pam_mfa.store.state import create_schema
 
 NOW = time_step(1_700_000_045.0, 30) * 30 + 5.0
 STEP = time_step(NOW, 30)
@@ -180,3 +181,33 @@ def test_names(layout: Layout) -> None:
     first, second = (rebuild(layout, NOW).broken for _ in range(2))
     assert first != second
     assert 0o600 == layout.state.stat().st_mode & 0o777
+
+
+def test_old_log_beside_an_interrupted_one(layout: Layout) -> None:
+    """A log that a killed rebuilding left is not played back over the new state."""
+    damage(layout)
+    rebuild(layout, NOW)
+    layout.state.write_bytes(PLACEHOLDER)
+    log = layout.state.with_name("state.db-wal")
+    log.write_bytes(b"old")
+    rebuild(layout, NOW)
+    assert not log.exists()
+
+
+def test_counter_that_one_copy_lowers(tmp_path: Path) -> None:
+    """Of two copies of a counter the larger counts, and of a lock the stricter."""
+    with (
+        contextlib.closing(sqlite3.connect(tmp_path / "old.db")) as old,
+        contextlib.closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as made,
+    ):
+        for database in (old, made):
+            create_schema(database)
+        old.execute("INSERT INTO used_step VALUES('a', 900, 0, 0), ('b', 7, 0, 0)")
+        old.execute("INSERT INTO lock_state VALUES('u', '1.0 2.0', 50.0)")
+        made.execute("INSERT INTO used_step VALUES('a', 3, 0, 0)")
+        made.execute("INSERT INTO lock_state VALUES('u', '1.0', 9.0)")
+        rebuilding.salvage_copy(old, made, rebuilding.STEP_COPY, rebuilding.UPSERT)
+        rebuilding.salvage_copy(old, made, rebuilding.LOCK_COPY, rebuilding.STRICTER_LOCK)
+        steps = dict(made.execute("SELECT serial_number, step FROM used_step").fetchall())
+        locks = made.execute("SELECT * FROM lock_state").fetchall()
+    assert ({"a": 900, "b": 7}, [("u", "1.0 2.0", 50.0)]) == (steps, locks)
