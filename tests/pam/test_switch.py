@@ -216,8 +216,14 @@ def test_read_only(tmp_path: Path, prefix: Path) -> None:
     """A file system that is read-only is told, and nothing is tried."""
     with ext4(tmp_path) as place:
         tree = HostTree(place / "host")
+        run = tree.root / "run"  # as every host has it, in memory
+        run.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", run], check=True, timeout=60)
         subprocess.run(["mount", "-o", "remount,ro", place], check=True, timeout=60)
-        done = switch_tree(tree, prefix, "on", "sudo", *FORCED)
+        try:
+            done = switch_tree(tree, prefix, "on", "sudo", *FORCED)
+        finally:
+            subprocess.run(["umount", run], check=True, timeout=60)
         assert (done.returncode, "read-only" in done.stderr) == (1, True), done.stderr
 
 
