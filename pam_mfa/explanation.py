@@ -12,9 +12,10 @@ from pam_mfa.audit import Reason
 from pam_mfa.devices import FidoDevice, SshKeyDevice
 from pam_mfa.lifecycle import DeviceStatus, UserStatus
 from pam_mfa.listing import utc
+from pam_mfa.login_words import Outcome
 from pam_mfa.mfa_age import Place, Verified, Wish, find_fresh
 from pam_mfa.mfa_sessions import describe_source
-from pam_mfa.next_login import NextLogin, Outcome, Situation, foresee_logins
+from pam_mfa.next_login import NextLogin, Situation, foresee_logins
 from pam_mfa.pam_services import Service
 from pam_mfa.policy import Context, Decision, Policy
 from pam_mfa.policy.explaining import RuleFinding, explain

@@ -16,7 +16,8 @@ from pam_mfa.errors import BrokenSystemError, PamMfaError
 from pam_mfa.host import Accounts
 from pam_mfa.host_groups import group_finder
 from pam_mfa.lifecycle import open_lifecycle
-from pam_mfa.next_login import NextLogin, Outcome, Situation, foresee_logins
+from pam_mfa.login_words import Outcome
+from pam_mfa.next_login import NextLogin, Situation, foresee_logins
 from pam_mfa.pam_services import Service
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.policies import read_policy

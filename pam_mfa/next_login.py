@@ -8,7 +8,6 @@ login come so far, nobody can foresee.
 """
 
 import datetime
-import enum
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -17,14 +16,23 @@ from pam_mfa.devices import (
     Bypass,
     Device,
     FidoDevice,
-    RecoveryCodes,
     SshKeyDevice,
     TokenDevice,
     VirtualDevice,
 )
 from pam_mfa.enrolling import find_refusal
 from pam_mfa.lifecycle import DeviceStatus, UserStatus
-from pam_mfa.mfa_age import Scope
+from pam_mfa.login_words import (
+    NOBODY,
+    OPEN,
+    WORDS,
+    End,
+    Outcome,
+    describe_age,
+    describe_question,
+    name_ways,
+)
+from pam_mfa.module_line import MODULE, forwarded_digits, is_heeded, other_root
 from pam_mfa.pam_services import Line, Service
 from pam_mfa.policy import (
     Action,
@@ -50,31 +58,12 @@ from pam_mfa.verification.rules import (
 )
 from pam_mfa.wire import Phase, Result
 
-MODULE = "pam_mfa.so"
 # Ways into a host that are worth a word where they ask for no code.
 WELL_KNOWN = (
     "gdm-password", "lightdm", "login", "sddm", "sshd", "su", "su-l", "sudo", "sudo-i",
     "xrdp-sesman",
 )  # fmt: skip
 _PHASES = (Phase.AUTH, Phase.ACCOUNT, Phase.SESSION)
-_RESULTS = {  # of pam_mfa.so, refusing
-    Phase.AUTH: "auth_err",
-    Phase.ACCOUNT: "perm_denied",
-    Phase.SESSION: "session_err",
-}
-
-
-class Outcome(enum.StrEnum):
-    """What becomes of a user at a service."""
-
-    CODE = "code"  # a code is asked for, and the user's devices can make it
-    TOUCH = "touch"  # a security key has to be touched, and nothing else lets in
-    SSH_KEY = "ssh key"  # an enrolled SSH key has to sign, and nothing else lets in
-    REFUSED = "refused"
-    NOT_ASKED = "not asked"
-    NOT_REFUSED = "not refused"  # report-only: whatever is answered, if anything is asked
-    ENROLLS = "enrolls"
-    UNKNOWN = "unknown"  # the line is about another root's devices
 
 
 _ASKING = (Outcome.CODE, Outcome.TOUCH, Outcome.SSH_KEY)
@@ -129,14 +118,6 @@ def foresee_logins(
     return [prophecy.foresee(service) for service in services]
 
 
-class _End(NamedTuple):
-    """How a phase ends."""
-
-    outcome: Outcome
-    reason: Reason | None
-    text: str
-
-
 class _Where(NamedTuple):
     """One phase of a login by a service."""
 
@@ -171,15 +152,15 @@ class _Prophecy(NamedTuple):
             )
         return NextLogin(service.name, *end)
 
-    def _end(self, lines: dict[Phase, Line], service: str) -> _End:
+    def _end(self, lines: dict[Phase, Line], service: str) -> End:
         if not lines:
-            return _End(Outcome.NOT_ASKED, None, f"not asked ({MODULE} is not in its PAM file)")
+            return End(Outcome.NOT_ASKED, None, f"not asked ({MODULE} is not in its PAM file)")
         for line in lines.values():
-            other = _other_root(line, self.situation.root)
+            other = other_root(line, self.situation.root)
             if other:
-                return _End(Outcome.UNKNOWN, None, f"asks by the devices under {other}")
+                return End(Outcome.UNKNOWN, None, f"asks by the devices under {other}")
         if self.situation.policy is None:
-            return _End(Outcome.REFUSED, None, "refused: there is no usable policy")
+            return End(Outcome.REFUSED, None, "refused: there is no usable policy")
         for phase, line in lines.items():
             end = self._end_of_phase(self.situation.policy, _Where(service, phase, lines))
             if end is not None:
@@ -189,25 +170,27 @@ class _Prophecy(NamedTuple):
         where = ", ".join(phase.name.lower() for phase in lines)
         if Phase.AUTH not in lines:
             text = f"not asked ({MODULE} is not in its auth phase, only in: {where})"
-            return _End(Outcome.NOT_ASKED, None, text)
-        return _End(Outcome.NOT_ASKED, None, "not asked")
+            return End(Outcome.NOT_ASKED, None, text)
+        return End(Outcome.NOT_ASKED, None, "not asked")
 
-    def _end_of_phase(self, policy: Policy, where: _Where) -> _End | None:
+    def _end_of_phase(self, policy: Policy, where: _Where) -> End | None:
         """Say how a login ends in a phase; None: it goes on as if the module were not there."""
         try:
             context, decision = self._decide(policy, where.phase, where.service)
         except UnknownGroupsError as error:
-            return _End(Outcome.REFUSED, None, f"refused: {error}")
+            return End(Outcome.REFUSED, None, f"refused: {error}")
         policy = policy._replace(mode=decision.mode)
         end = self._end_of_decision(policy, decision, where)
         if end is None:
             return None
         if decision.mfa_age and end.outcome in _ASKING:
-            end = end._replace(text=f"{end.text}{_describe_age(decision, where)}")
+            is_held = Phase.ACCOUNT in where.lines
+            age = describe_age(decision, where.service, has_account_line=is_held)
+            end = end._replace(text=f"{end.text}{age}")
         if decision.rule:
             end = end._replace(text=f"{end.text} (rule '{decision.rule}')")
         if not self.situation.is_definite and is_open(policy, context):
-            end = end._replace(text=f"{end.text}{_OPEN}")
+            end = end._replace(text=f"{end.text}{OPEN}")
         return end
 
     def _decide(self, policy: Policy, phase: Phase, service: str) -> tuple[Context, Decision]:
@@ -227,20 +210,20 @@ class _Prophecy(NamedTuple):
 
     def _end_of_decision(  # noqa: PLR0911 - one for each action
         self, policy: Policy, decision: Decision, where: _Where
-    ) -> _End | None:
+    ) -> End | None:
         if decision.action is Action.ENROLL:
             return self._enroll()
         if decision.action is Action.NOTHING:
             return None
         if decision.action is Action.SKIP:
-            return _End(Outcome.NOT_ASKED, Reason.SKIPPED_BY_RULE, "not asked")
+            return End(Outcome.NOT_ASKED, Reason.SKIPPED_BY_RULE, "not asked")
         if decision.action is Action.DENY:
             reason, words = Reason.DENIED_BY_RULE, self._words(Reason.DENIED_BY_RULE)
             if policy.mode is Mode.REPORT_ONLY:
-                text = f"not asked; it would be refused: {words} ({_NOBODY})"
-                return _End(Outcome.NOT_REFUSED, reason, text)
+                text = f"not asked; it would be refused: {words} ({NOBODY})"
+                return End(Outcome.NOT_REFUSED, reason, text)
             told = f", with the words: {decision.message}" if decision.message else ""
-            return _End(Outcome.REFUSED, reason, f"refused: {words}{told}")
+            return End(Outcome.REFUSED, reason, f"refused: {words}{told}")
         if self.status.standing is Standing.NOT_ENROLLED and not asks_everyone(policy):
             if decision.may_enroll:
                 return self._enroll()
@@ -252,7 +235,7 @@ class _Prophecy(NamedTuple):
             return self._begin_session(policy, decision.devices, where)
         return self._verify(policy, decision.devices, where)
 
-    def _begin_session(self, policy: Policy, types: tuple[str, ...], where: _Where) -> _End:
+    def _begin_session(self, policy: Policy, types: tuple[str, ...], where: _Where) -> End:
         """Say what becomes of a session in which nothing is asked any more."""
         keys = [
             one
@@ -266,15 +249,15 @@ class _Prophecy(NamedTuple):
         )
         if reason is None:
             text = f"lets in where the login is signed by an enrolled SSH key ({name_ways(keys)})"
-            return _End(Outcome.SSH_KEY, None, text)
+            return End(Outcome.SSH_KEY, None, text)
         words = self._words(reason)
         if policy.mode is Mode.REPORT_ONLY:
-            return _End(
-                Outcome.NOT_REFUSED, reason, f"not asked; it would be refused: {words} ({_NOBODY})"
+            return End(
+                Outcome.NOT_REFUSED, reason, f"not asked; it would be refused: {words} ({NOBODY})"
             )
-        return _End(Outcome.REFUSED, reason, f"refused when its session begins: {words}")
+        return End(Outcome.REFUSED, reason, f"refused when its session begins: {words}")
 
-    def _mind_session(self, end: _End, where: _Where) -> _End:
+    def _mind_session(self, end: End, where: _Where) -> End:
         """Say what the session phase has against a login that came so far."""
         policy = self.situation.policy
         if policy is None or end.outcome not in (*_ASKING, Outcome.NOT_ASKED):
@@ -282,7 +265,7 @@ class _Prophecy(NamedTuple):
         try:
             _, decision = self._decide(policy, where.phase, where.service)
         except UnknownGroupsError as error:
-            return _End(Outcome.REFUSED, None, f"refused when its session begins: {error}")
+            return End(Outcome.REFUSED, None, f"refused when its session begins: {error}")
         if decision.mode is Mode.REPORT_ONLY or decision.action not in (Action.VERIFY, Action.DENY):
             return end
         is_let_by = self.status.standing is Standing.NOT_ENROLLED and not asks_everyone(policy)
@@ -296,21 +279,21 @@ class _Prophecy(NamedTuple):
         is_denied = decision.action is Action.DENY
         reason = Reason.DENIED_BY_RULE if is_denied else Reason.NO_ACCEPTABLE_DEVICE
         words = f"refused when its session begins: {self._words(reason)}{rule}"
-        return _End(Outcome.REFUSED, reason, words)
+        return End(Outcome.REFUSED, reason, words)
 
-    def _enroll(self) -> _End | None:
+    def _enroll(self) -> End | None:
         if self.status.standing is Standing.ENROLLED:
             return None
         reason = find_refusal(self.status.standing, may_enroll=self.has_account)
         if reason is not None:
-            return _End(Outcome.REFUSED, reason, f"refused: {self._words(reason)}")
-        return _End(Outcome.ENROLLS, None, "enrolls a device first (account phase)")
+            return End(Outcome.REFUSED, reason, f"refused: {self._words(reason)}")
+        return End(Outcome.ENROLLS, None, "enrolls a device first (account phase)")
 
     def _pass_unasked(
         self, policy: Policy, reason: Reason, result: Result, where: _Where
-    ) -> _End | None:
+    ) -> End | None:
         if result is Result.DENIED:
-            return _End(Outcome.REFUSED, reason, f"refused: {self._words(reason)}")
+            return End(Outcome.REFUSED, reason, f"refused: {self._words(reason)}")
         if reason is Reason.UNENROLLED_ALLOWED:
             text = "not asked: no MFA device, and policy allows users without one"
         elif reason is Reason.ENROLLMENT_DUE:
@@ -320,11 +303,11 @@ class _Prophecy(NamedTuple):
                     return None  # what the account phase does, comes next
             text = f"not asked: policy says enroll, and {MODULE} is not in its account phase"
         else:
-            text = f"not asked; it would be refused: {self._words(reason)} ({_NOBODY})"
-            return _End(Outcome.NOT_REFUSED, reason, text)
-        return _End(Outcome.NOT_ASKED, reason, text)
+            text = f"not asked; it would be refused: {self._words(reason)} ({NOBODY})"
+            return End(Outcome.NOT_REFUSED, reason, text)
+        return End(Outcome.NOT_ASKED, reason, text)
 
-    def _verify(self, policy: Policy, types: tuple[str, ...], where: _Where) -> _End:
+    def _verify(self, policy: Policy, types: tuple[str, ...], where: _Where) -> End:
         """Say what becomes of a code, a touch, or a login that an SSH key has signed."""
         devices = [one for one in self.status.devices if is_acceptable(one.device, types)]
         keys = [one for one in devices if self._counts_as_key(policy, one.device, where)]
@@ -340,15 +323,15 @@ class _Prophecy(NamedTuple):
         )
         ways = [one for one in makers if self._is_way(one, where.line)]
         if reason is None and (ways or keys):
-            return _ask(policy, where.service, keys, ways)
+            return describe_question(policy, where.service, keys, ways)
         words = self._words(reason) if reason else "no code of theirs can be right any more"
         if reason is Reason.NO_ACCEPTABLE_DEVICE and devices:
             words = "no MFA device that counts at this service"
         verdict = apply_mode(policy, Verdict(Result.DENIED, reason))
         if verdict.result is Result.DENIED:
-            return _End(Outcome.REFUSED, reason, f"refused: {words}")
-        text = f"asks, and lets in after any answer; it would be refused: {words} ({_NOBODY})"
-        return _End(Outcome.NOT_REFUSED, reason, text)
+            return End(Outcome.REFUSED, reason, f"refused: {words}")
+        text = f"asks, and lets in after any answer; it would be refused: {words} ({NOBODY})"
+        return End(Outcome.NOT_REFUSED, reason, text)
 
     def _counts_as_key(self, policy: Policy, device: Device, where: _Where) -> bool:
         """Whether a key proves something at a service.
@@ -359,7 +342,7 @@ class _Prophecy(NamedTuple):
         if isinstance(device, FidoDevice):
             return not (self.situation.rhost or is_remote(where.service))
         # Where the password is typed with the code, both are asked for whatever has signed.
-        if not isinstance(device, SshKeyDevice) or _forwarded_digits(where.line):
+        if not isinstance(device, SshKeyDevice) or forwarded_digits(where.line):
             return False
         if is_remote(where.service):
             return device.key.is_on_security_key
@@ -368,85 +351,15 @@ class _Prophecy(NamedTuple):
     def _is_way(self, one: DeviceStatus, line: Line) -> bool:
         """Whether a code of a device can be right now, and typed at this line."""
         if isinstance(one.device, VirtualDevice | TokenDevice):
-            digits = _forwarded_digits(line)
+            digits = forwarded_digits(line)
             return digits in (0, one.device.parameters.digits)
         is_over = isinstance(one.device, Bypass) and one.device.expires_at <= self.situation.now
-        return bool(one.codes_left) and not is_over and not _forwarded_digits(line)
+        return bool(one.codes_left) and not is_over and not forwarded_digits(line)
 
     def _words(self, reason: Reason) -> str:
         if reason is Reason.LOCKED and self.status.locked_until is not None:
             return f"locked until {self.status.locked_until:%Y-%m-%d %H:%M} UTC"
-        return _WORDS.get(reason, reason.value)
-
-
-_OPEN = "; by where from, which terminal and when, it may be otherwise: pam-mfa policy explain"
-_NOBODY = "report-only: nobody is refused"
-_KEY_FIRST = "if sshd asks for keys before PAM"  # what it is configured to do is not looked at
-_WORDS = {
-    Reason.NOT_ENROLLED: "no MFA device, and policy denies users without one",
-    Reason.DEVICES_UNREADABLE: "the MFA devices cannot be read",
-    Reason.NO_ACCEPTABLE_DEVICE: "no MFA device of a type that policy accepts",
-    Reason.DENIED_BY_RULE: "a rule of policy denies it",
-    Reason.ENROLLMENT_DUE: "no MFA device, and no account that could enroll one",
-}
-
-
-def _describe_age(decision: Decision, where: _Where) -> str:
-    """Say where an earlier verification counts, and where nobody looks at its age."""
-    place = "in the same session" if decision.scope is Scope.SESSION else "from the same address"
-    text = f"; not within {decision.mfa_age:.0f} s of a verification {place}"
-    if Phase.ACCOUNT not in where.lines and where.service.startswith("sudo"):
-        text += (
-            f" ({MODULE} is not in its account phase, so sudo's own timestamp is not held to it)"
-        )
-    return text
-
-
-def _ask(policy: Policy, service: str, keys: list[DeviceStatus], ways: list[DeviceStatus]) -> _End:
-    """Say what a user can do at a service; at least one of keys and ways is there."""
-    code = f"asks for a verification code ({name_ways(ways)})"
-    outcome, text = Outcome.CODE, code
-    if keys and is_remote(service):
-        signed = f"where the login is signed by an enrolled SSH key ({name_ways(keys)})"
-        text = (
-            f"{code}; no code {signed}, {_KEY_FIRST}" if ways else f"lets in {signed}, {_KEY_FIRST}"
-        )
-        outcome = outcome if ways else Outcome.SSH_KEY
-    elif keys:
-        touch, is_here = _name_touch(keys)
-        text = f"{touch}, or {code.removeprefix('asks for ')}" if ways else touch
-        outcome = outcome if ways else Outcome.TOUCH if is_here else Outcome.SSH_KEY
-    if policy.mode is Mode.REPORT_ONLY:
-        text += f"; whatever comes lets in ({_NOBODY})"
-    return _End(outcome, None, text)
-
-
-def _name_touch(keys: list[DeviceStatus]) -> tuple[str, bool]:
-    """Say which keys have to be touched, and whether one of them can be at this machine."""
-    here = [one for one in keys if isinstance(one.device, FidoDevice)]
-    behind = [one for one in keys if _is_on_security_key(one.device)]
-    in_files = [one for one in keys if one not in here and one not in behind]
-    places = (("behind their ssh-agent", behind), ("at this machine", here))
-    named = [f"{where} ({name_ways(some)})" for where, some in places if some]
-    wanted = [f"a touch of a security key {', or '.join(named)}"] if named else []
-    if in_files:
-        wanted.append(f"a signature by a key in their ssh-agent ({name_ways(in_files)})")
-    return f"asks for {', or '.join(wanted)}", bool(here)
-
-
-def _is_on_security_key(device: Device) -> bool:
-    return isinstance(device, SshKeyDevice) and device.key.is_on_security_key
-
-
-def name_ways(devices: Iterable[DeviceStatus]) -> str:
-    """Return devices by name, and how many codes are left on paper."""
-    return ", ".join(_name_way(one.device, one.codes_left) for one in devices)
-
-
-def _name_way(device: Device, codes_left: int | None) -> str:
-    if isinstance(device, RecoveryCodes):
-        return f"recovery codes: {codes_left} left"
-    return "bypass code" if isinstance(device, Bypass) else device.name
+        return WORDS.get(reason, reason.value)
 
 
 def summarize(logins: Iterable[NextLogin]) -> str:
@@ -464,27 +377,9 @@ def summarize(logins: Iterable[NextLogin]) -> str:
     return "; ".join(f"{word}: {', '.join(groups[word])}" for word in words)
 
 
-def _mind_control(end: _End, line: Line, phase: Phase) -> _End:
+def _mind_control(end: End, line: Line, phase: Phase) -> End:
     """Say where PAM would not heed the module's refusal."""
-    if end.outcome not in _BINDING or phase not in _RESULTS:
-        return end
-    if line.is_binding(_RESULTS[phase]):
+    if end.outcome not in _BINDING or is_heeded(line, phase):
         return end
     text = f"{end.text}; but its line says '{line.control}', so PAM lets in all the same"
     return end._replace(text=text)
-
-
-def _other_root(line: Line, root: str) -> str:
-    """Return the root that a line names, where it is not this one; "" otherwise."""
-    named = [word.removeprefix("root=") for word in line.arguments if word.startswith("root=/")]
-    return named[-1] if named and named[-1].rstrip("/") != root.rstrip("/") else ""
-
-
-def _forwarded_digits(line: Line) -> int:
-    """Return how many digits are taken off the end of a password typed with its code; 0: none."""
-    digits = 0
-    for word in line.arguments:
-        key, _, value = word.partition("=")
-        if key == "forward_pass":
-            digits = int(value) if value.isdecimal() else 6
-    return digits

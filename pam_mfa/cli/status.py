@@ -19,9 +19,9 @@ from pam_mfa.errors import BrokenSystemError
 from pam_mfa.host import Accounts, read_services
 from pam_mfa.host_groups import group_finder
 from pam_mfa.listing import status_row
+from pam_mfa.login_words import Outcome
 from pam_mfa.next_login import (
     NextLogin,
-    Outcome,
     Situation,
     foresee_logins,
     is_relevant,

@@ -12,7 +12,7 @@ from pathlib import Path
 from pam_mfa.doctor.finding import Finding, fault, ok, warning
 from pam_mfa.doctor.view import View
 from pam_mfa.forecast import ask_child, forecast_logins
-from pam_mfa.next_login import Outcome
+from pam_mfa.login_words import Outcome
 from pam_mfa.store.layout import drop_privileges
 
 _NAMES_MAX = 20

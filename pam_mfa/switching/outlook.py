@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pam_mfa.forecast import Forecast, forecast_logins
-from pam_mfa.next_login import Outcome
+from pam_mfa.login_words import Outcome
 from pam_mfa.store.layout import Layout
 from pam_mfa.switching.catalog import CATALOG
 from pam_mfa.switching.plan import Plan

@@ -14,9 +14,9 @@ from pam_mfa.audit import Reason
 from pam_mfa.devices import FidoDevice, RecoveryCodes, VirtualDevice
 from pam_mfa.enrolling import enroll
 from pam_mfa.lifecycle import Actor, DeviceStatus, Lifecycle, UserStatus
+from pam_mfa.login_words import Outcome
 from pam_mfa.next_login import (
     NextLogin,
-    Outcome,
     Situation,
     foresee_logins,
     is_relevant,

@@ -29,7 +29,8 @@ from pam_mfa.audit import Reason
 from pam_mfa.devices import SshKeyDevice
 from pam_mfa.lifecycle import Actor, DeviceStatus, Lifecycle
 from pam_mfa.lockout import LockState
-from pam_mfa.next_login import Outcome, Situation, foresee_logins
+from pam_mfa.login_words import Outcome
+from pam_mfa.next_login import Situation, foresee_logins
 from pam_mfa.policy import Agent, AgentKeys, Mode, Policy
 from pam_mfa.ssh_keys import ED25519, SshKey, format_key, parse_any_key
 from pam_mfa.store import Change, Claim, Standing
