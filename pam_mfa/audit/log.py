@@ -174,6 +174,8 @@ class AuditLog:
     def _current_descriptor(self, *, may_make: bool = True) -> int:
         """Return the log's descriptor, opened anew where it was rotated, and judged each time."""
         if self._descriptor < 0 or _identity_of(self._path) != self._identity:
+            if self._descriptor >= 0:
+                os.fdatasync(self._descriptor)  # the state may soon drop its copies of these
             self.close()
             self._descriptor = self._open(may_make=may_make)
         else:

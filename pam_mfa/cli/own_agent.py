@@ -45,9 +45,25 @@ class HeldKey(NamedTuple):
 class OwnAgent:
     """A connection to the agent, with the key that was chosen."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        """Take the connection."""
+    def __init__(self, connection: socket.socket, owner: int) -> None:
+        """Take the connection, and the user id of who listens."""
         self._connection = connection
+        self._owner = owner
+
+    def require_meant(self, user: str, wanted: str) -> None:
+        """Refuse to give a user the key of somebody else who is not known to mean it.
+
+        An administrator's own key would otherwise become that user's, proven by a signature.
+
+        Raises:
+            RefusedError: the agent is another user's, and no key is named.
+        """
+        if not wanted and not belongs_to(self._owner, user):
+            raise RefusedError(
+                f"this is the ssh-agent of {_name_of(self._owner)}, and the key would become "
+                f"{user}'s; nothing was enabled",
+                hint="If that is meant, name the key: --fingerprint SHA256:...",
+            )
 
     def choose(self, enrolled: Collection[SshKey], wanted: str) -> HeldKey:
         """Return the one key that is meant: by its fingerprint, the only new one, or as asked.
@@ -139,7 +155,7 @@ def open_agent() -> OwnAgent:
         )
     if os.geteuid() == 0:
         click.echo(f"Asking the ssh-agent of {_name_of(owner)}.", err=True)
-    return OwnAgent(connection)
+    return OwnAgent(connection, owner)
 
 
 def _own_uid() -> int:
@@ -152,6 +168,14 @@ def _own_uid() -> int:
     if os.geteuid() == 0 and is_number:
         return int(invoking)
     return os.geteuid()
+
+
+def belongs_to(uid: int, user: str) -> bool:
+    """Whether a user id is that of a user."""
+    try:
+        return pwd.getpwnam(user).pw_uid == uid
+    except (KeyError, ValueError):
+        return False
 
 
 def _name_of(uid: int) -> str:

@@ -127,6 +127,7 @@ def _enable(session: Session, given: Given, agent: OwnAgent | None) -> None:
     is_any = policy.agent.keys is AgentKeys.ANY
     wish = SshKeyWish(given.name, policy.fido, given.evidence, may_be_in_file=is_any)
     if agent is not None:
+        agent.require_meant(user, given.fingerprint)
         devices = lifecycle.list_devices(user)
         enrolled = [one.key for one in devices if isinstance(one, SshKeyDevice)]
         held = agent.choose(enrolled, given.fingerprint)

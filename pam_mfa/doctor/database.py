@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pam_mfa.doctor.finding import Finding, fault, ok, warning
+from pam_mfa.doctor.rebuilding import is_placeholder
 from pam_mfa.doctor.view import View
 from pam_mfa.forecast import ask_child, forecast_logins
 from pam_mfa.login_words import Outcome
@@ -36,7 +37,9 @@ def check_state(view: View) -> Iterator[Finding]:
 
 
 def find_damage(path: Path) -> str:
-    """Return what SQLite says is wrong with a database; "" for nothing."""
+    """Return what is wrong with a database, by SQLite's word; "" for nothing."""
+    if is_placeholder(path):
+        return "its repair was interrupted"
     return str(ask_child(lambda: _look(path)))
 
 

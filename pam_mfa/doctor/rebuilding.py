@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pam_mfa.audit import Reason
+from pam_mfa.audit_reading import open_logs
 from pam_mfa.devices import Bypass, RecoveryCodes, TokenDevice, VirtualDevice
 from pam_mfa.errors import BrokenSystemError, RefusedError
 from pam_mfa.factors.code import RESYNC_SECONDS
@@ -37,6 +38,9 @@ from pam_mfa.store.layout import Layout, drop_privileges
 from pam_mfa.store.state import create_schema
 
 PLACEHOLDER: Final = b"pam-mfa doctor --repair was interrupted; run it again.\n"
+# What others may read, no verifier opens. Its text alone would not do: SQLite plays a log that the
+# old database has left back over any bytes, and a used code would be good again.
+PLACEHOLDER_MODE: Final = 0o644
 _NEVER_AGAIN = 1 << 62  # a counter that no device comes to
 _MARGIN = 12  # time steps: the widest window of a policy, and a clock that goes on meanwhile
 _PATIENCE = 10.0  # seconds for the lock
@@ -127,16 +131,28 @@ def _commit_lock(layout: Layout) -> Iterator[None]:
 def _set_aside(state: Path) -> Path:
     """Give the damaged database another name, and leave a text under the old one."""
     earlier = sorted(state.parent.glob("state.db.broken-*[0-9]"))
-    if earlier and state.read_bytes()[: len(PLACEHOLDER)] == PLACEHOLDER:
+    if earlier and is_placeholder(state):
         _remove_log(state)
         return earlier[-1]
     broken = state.with_name(f"state.db.broken-{time.time_ns()}")
     os.link(state, broken)
     with contextlib.suppress(FileNotFoundError):
         os.link(f"{state}-wal", f"{broken}-wal")
-    replace_file(state, PLACEHOLDER, 0o600)
+    replace_file(state, PLACEHOLDER, PLACEHOLDER_MODE)
     _remove_log(state)
     return broken
+
+
+def is_placeholder(state: Path) -> bool:
+    """Whether a rebuild was interrupted here."""
+    try:
+        descriptor = os.open(state, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.pread(descriptor, len(PLACEHOLDER), 0) == PLACEHOLDER
+    finally:
+        os.close(descriptor)
 
 
 def _remove_log(state: Path) -> None:
@@ -191,7 +207,7 @@ def _use_up(made: sqlite3.Connection, layout: Layout, now: float) -> tuple[list[
     """Note as used whatever may have been; return what is void, and what waits for a day."""
     void: list[str] = []
     waiting: list[str] = []
-    moved = _read_resynchronized(layout.audit_log)
+    moved = read_resynchronized(layout.audit_log, made)
     known = dict(made.execute("SELECT serial_number, drift FROM used_step").fetchall())
     files = DeviceFiles(layout.devices)
     made.execute("BEGIN IMMEDIATE")
@@ -203,7 +219,8 @@ def _use_up(made: sqlite3.Connection, layout: Layout, now: float) -> tuple[list[
                 made.executemany(UPSERT, [(key, 1) for key in keys])
                 void.append(serial_number)
             elif isinstance(device, VirtualDevice | TokenDevice):
-                is_moved = serial_number in moved and serial_number not in known
+                is_moved = moved is None or serial_number in moved
+                is_moved = is_moved and serial_number not in known
                 step = _last_step(device, known.get(serial_number), now, is_moved=is_moved)
                 if step is not None:
                     made.execute(UPSERT, (serial_number, step))
@@ -225,14 +242,23 @@ def _last_step(
     return time_step(now, period) + max(drift or 0, 0) + reach + _MARGIN
 
 
-def _read_resynchronized(log: Path) -> set[str]:
-    """Return the devices of which the log says that they were ever resynchronized."""
-    found: set[str] = set()
-    for path in sorted(log.parent.glob(f"{log.name}*")):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            for line in file:
-                if b"esync" in line:
-                    found |= _resynchronized(line)
+def read_resynchronized(log: Path, made: sqlite3.Connection) -> set[str] | None:
+    """Return the devices that were ever resynchronized, by the log and what was on its way there.
+
+    None: a log cannot be read to its end, so each of them may have been.
+    """
+    lines = [row[0] for row in made.execute("SELECT line FROM outbox")]
+    found = set().union(*map(_resynchronized, lines))
+    try:
+        with open_logs(log) as files:
+            for file in files:
+                for line in file.lines():
+                    if isinstance(line, bytes) and b"esync" in line:
+                        found |= _resynchronized(line)
+    except RefusedError:
+        return None if log.exists() else found
+    except BrokenSystemError:
+        return None
     return found
 
 

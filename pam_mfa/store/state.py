@@ -253,6 +253,7 @@ class State:
             raise StateError(
                 f"the state {self._path} cannot be used: {error}",
                 hint=f"See: ls -l {self._path.parent}; df {self._path.parent}. "
+                "Rights are mended by: pam-mfa doctor --repair. "
                 "Until it can be written, every login is refused.",
             ) from error
 

@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from pam_mfa import lockout
 from pam_mfa.audit import Event, Outcome, Reason
 from pam_mfa.devices import SshKeyDevice
 from pam_mfa.factors.security_key import is_possible_clone
@@ -31,7 +30,7 @@ from pam_mfa.sshsig import (
 from pam_mfa.store import Change, Claim, Known
 from pam_mfa.verification.needs import Clock, Commit, Machine, Need, Tell, Verdict, Work
 from pam_mfa.verification.rules import counts_in_agent
-from pam_mfa.verification.scene import Scene, make_event, refuse
+from pam_mfa.verification.scene import Scene, make_event, refuse, refuse_key
 from pam_mfa.wire import Result
 
 if TYPE_CHECKING:  # whoever does the work has loaded it
@@ -124,7 +123,14 @@ class _Signing:
     def _fail(self, error: AgentError, device: SshKeyDevice | None) -> Generator[Need, Any, None]:
         """Record and say why there is no answer."""
         yield from self._record(_REASONS[error.end], device, str(error))
-        yield Tell(_SENTENCES[error.end].format(device.name if device else "none of your keys"))
+        name = self._name_of(device) if device else "none of your keys"
+        yield Tell(_SENTENCES[error.end].format(name))
+
+    def _name_of(self, device: SshKeyDevice) -> str:
+        """Return a device's name, for its owner; whoever runs su for somebody else learns none."""
+        request = self._scene.request
+        is_owner = not request.ruser or request.ruser == request.user
+        return device.name if is_owner else "an enrolled key"
 
     def _find(self) -> Generator[Need, Any, list[_Candidate]]:
         """Return the enrolled keys that the agent lists, in the order of the devices."""
@@ -151,7 +157,7 @@ class _Signing:
 
     def _instruction(self, candidate: _Candidate) -> str:
         """Say what a touch approves, and where: CVE-2021-36368 was that nobody could tell."""
-        request, name = self._scene.request, candidate.device.name
+        request, name = self._scene.request, self._name_of(candidate.device)
         what = f"{request.service} on {self._machine.host}"
         if request.ruser and request.ruser != request.user:
             what = f"{what} as {request.user}"
@@ -191,7 +197,7 @@ class _Signing:
         except SignatureError as error:
             # Before it is told: who hangs up at once is recorded, too.
             yield from self._record(Reason.UNPROVEN_SIGNATURE, device, str(error))
-            yield Tell(f"The signature of your ssh-agent ({device.name}) was refused.")
+            yield Tell(f"The signature of your ssh-agent ({self._name_of(device)}) was refused.")
             return None
         judge = functools.partial(self._weigh, device, proof)
         claim = Claim(self._scene.enrollment.user_key, (device.serial_number,), judge)
@@ -200,18 +206,16 @@ class _Signing:
             return Verdict(Result.SUCCESS, Reason.AGENT_SIGNATURE_ACCEPTED)
         if change.events[0].reason is Reason.POSSIBLE_CLONE:
             yield Tell(
-                f"Your security key ({device.name}) was refused: its counter did not grow, so "
-                "there may be a copy of it. Tell your administrator."
+                f"Your security key ({self._name_of(device)}) was refused: its counter did not "
+                "grow, so there may be a copy of it. Tell your administrator."
             )
         return None
 
     def _weigh(self, device: SshKeyDevice, proof: Proof, known: Known) -> Change:
         """Judge inside the store's transaction: the lock, and the counter."""
         now, serial_number = self._clock(), device.serial_number
-        if lockout.is_locked(known.lock, now):
-            return refuse(self._scene, now, Reason.LOCKED, known.lock, device)
-        if not self._scene.has_device(device):
-            return refuse(self._scene, now, Reason.DEVICES_CHANGED, known.lock, device)
+        if (refusal := refuse_key(self._scene, now, known, device)) is not None:
+            return refusal
         counter = proof.counter or 0
         went_back = is_possible_clone(known.used_steps.get(serial_number, -1), counter)
         if went_back and self._scene.policy.fido.sign_count is SignCount.REFUSE:

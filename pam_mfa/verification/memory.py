@@ -93,10 +93,10 @@ def find_source(request: Request, *, is_of_daemon: bool) -> str:
 def _session_of(spot: Spot, request: Request) -> str:
     """Return the session that a call is made in; "" where it is nobody's.
 
-    Root leads the sessions of daemons, whose logins are everybody's; only root's own calls may be
-    in one.
+    Root leads the sessions of daemons, whose logins are everybody's; only root's own calls from a
+    terminal may be in one: whoever knows root's password may reach a daemon from anywhere.
     """
-    if spot.leader_uid == 0 and request.uid != 0:
+    if spot.leader_uid == 0 and (request.uid != 0 or not request.tty):
         return ""
     if spot.leader_uid and spot.audit_session and spot.is_personal:
         return f"audit:{spot.audit_session}"

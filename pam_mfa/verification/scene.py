@@ -9,7 +9,7 @@ from pam_mfa import lockout
 from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
 from pam_mfa.devices import Device
 from pam_mfa.policy import Policy, UnknownUsers
-from pam_mfa.store import Change, Claim, Enrollment, Standing, Store
+from pam_mfa.store import Change, Claim, Enrollment, Known, Standing, Store
 from pam_mfa.verification.needs import Attempt, Caller, Clock, Commit, Verdict
 from pam_mfa.wire import Request, Result
 
@@ -135,6 +135,15 @@ def refuse(
     outcome = Outcome.ERROR if is_broken else Outcome.DENIED
     event = make_event(scene, now, outcome, reason, device)
     return Change(accepted=False, events=(event,), lock=lock)
+
+
+def refuse_key(scene: Scene, now: float, known: Known, device: Device) -> Change | None:
+    """Return the refusal of a key that has signed well, by what is known now; None: it counts."""
+    if lockout.is_locked(known.lock, now):
+        return refuse(scene, now, Reason.LOCKED, known.lock, device)
+    if not scene.has_device(device):
+        return refuse(scene, now, Reason.DEVICES_CHANGED, known.lock, device)
+    return None
 
 
 def record(scene: Scene, clock: Clock, reason: Reason, result: Result) -> Attempt:

@@ -10,14 +10,13 @@ import functools
 from collections.abc import Generator
 from typing import Any
 
-from pam_mfa import lockout
 from pam_mfa.audit import Outcome, Reason
 from pam_mfa.devices import SshKeyDevice
 from pam_mfa.ssh_keys import SshKey, fingerprint, parse_auth_info
 from pam_mfa.store import Change, Claim, Known, Standing
 from pam_mfa.verification.needs import Caller, Clock, Commit, Need, Verdict
 from pam_mfa.verification.rules import is_remote
-from pam_mfa.verification.scene import Scene, make_event, refuse
+from pam_mfa.verification.scene import Scene, make_event, refuse, refuse_key
 from pam_mfa.wire import Request, Result
 
 
@@ -51,10 +50,8 @@ def _judge(
     now = clock()
     if used is None:
         return _refuse_unknown(scene, keys, now, known)
-    if lockout.is_locked(known.lock, now):
-        return refuse(scene, now, Reason.LOCKED, known.lock, used)
-    if not scene.has_device(used):
-        return refuse(scene, now, Reason.DEVICES_CHANGED, known.lock, used)
+    if (refusal := refuse_key(scene, now, known, used)) is not None:
+        return refusal
     event = make_event(scene, now, Outcome.SUCCESS, Reason.SSH_KEY_ACCEPTED, used)
     # Wrong codes stay counted: the key is no proof to sudo, so whoever has it could otherwise guess
     # codes there without end, by logging in anew after every few.

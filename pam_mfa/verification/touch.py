@@ -48,7 +48,7 @@ from pam_mfa.verification.needs import (
     Verdict,
     Work,
 )
-from pam_mfa.verification.scene import Scene, make_event, refuse
+from pam_mfa.verification.scene import Scene, make_event, refuse, refuse_key
 from pam_mfa.wire import Result
 
 KEY_OR_CODE_PROMPT: Final = "Verification code, or attach your security key and press Enter: "
@@ -273,10 +273,8 @@ class Touching:
     def _weigh(self, device: FidoDevice, proof: Proof, known: Known) -> Change:
         """Judge inside the store's transaction: the lock, and the sign count."""
         now, serial_number = self._clock(), device.serial_number
-        if lockout.is_locked(known.lock, now):
-            return refuse(self._scene, now, Reason.LOCKED, known.lock, device)
-        if not self._scene.has_device(device):
-            return refuse(self._scene, now, Reason.DEVICES_CHANGED, known.lock, device)
+        if (refusal := refuse_key(self._scene, now, known, device)) is not None:
+            return refusal
         went_back = is_possible_clone(known.used_steps.get(serial_number, -1), proof.sign_count)
         if went_back and self._scene.policy.fido.sign_count is SignCount.REFUSE:
             change = refuse(self._scene, now, Reason.POSSIBLE_CLONE, known.lock, device)

@@ -183,6 +183,7 @@ def test_agent_under_sudo(root: DataRoot, host: PrivateHost, laptop: Path, place
     (host.etc / "sudoers.d/carol").write_text(f"{NAME} ALL=(ALL) NOPASSWD:SETENV: ALL\n")
     (host.etc / "sudoers.d/carol").chmod(0o440)
     arguments = pam_mfa(root, "enable", "ssh-key", "root", "--from-agent")
+    arguments += ["--fingerprint", fingerprint_of(public_half(laptop))]
     keep = ["sudo", "--preserve-env=SSH_AUTH_SOCK", *arguments]
     with agent_of(host, NAME, laptop, place / "s") as path:
         lost = run_as(host, ["sudo", *arguments], SSH_AUTH_SOCK=str(path))

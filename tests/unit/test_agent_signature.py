@@ -292,9 +292,9 @@ def test_su_tells_nothing_of_others(sudo: Sudo, agent: FakeAgent) -> None:
 
 
 def test_su_names_the_user(sudo: Sudo) -> None:
-    """A touch for another user's account names that one."""
+    """A touch for another user's account names that one, but not what its device is called."""
     (shown,) = sudo.run(ruser="bob").texts
-    assert f"approve sudo on {HOST} as alice (laptop)" in shown
+    assert f"approve sudo on {HOST} as alice (an enrolled key)" in shown
 
 
 def test_fault_of_this_program(sudo: Sudo, agent: FakeAgent) -> None:

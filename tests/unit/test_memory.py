@@ -385,3 +385,42 @@ def test_deny_in_the_session_phase() -> None:
     logins = Logins("match: {phase: [session]}, then: deny, message: Not today.")
     assert Reason.DENIED_BY_RULE is logins.call(Phase.SESSION).reason
     assert ["Not today."] == logins.told
+
+
+def test_console_by_a_job_that_root_started() -> None:
+    """A terminal that su names is no console in a job of atd's either, whose leader is root."""
+    logins = Logins(f"{AGE_RULE}, scope: host")
+    logins.spot = SSHD
+    logins.verify(service="login", tty="tty1")
+    assert Result.DENIED is logins.call(service="su", tty="/dev/tty1").result
+
+
+def test_link_local_address_of_another_link() -> None:
+    """The same link-local address on another link is another machine."""
+    logins = Logins(f"{AGE_RULE}, scope: host")
+    logins.verify(service="sshd", rhost="fe80::aa%eth0")
+    logins.spot = SSHD
+    assert Result.DENIED is logins.call(service="sshd", rhost="fe80::aa%eth1").result
+
+
+def test_roots_verification_is_not_a_daemons() -> None:
+    """What root was verified by counts for nobody else who reaches root through one daemon."""
+    logins = Logins(AGE_RULE)
+    logins.spot = SSHD
+    logins.verify(service="imap", tty="", uid=0)
+    logins.spot = SSHD._replace(process="31:1")
+    assert Result.DENIED is logins.call(service="imap", tty="", uid=0).result
+
+
+@pytest.mark.parametrize("wanted", ["discouraged", "required"])
+def test_touch_where_a_pin_is_asked(wanted: str) -> None:
+    """A login that sshd saw signed by touch alone spares no code where policy wants a PIN."""
+    more = f"defaults: {{prompts: 1}}\nfido: {{user_verification: {wanted}}}"
+    logins = Logins(AGE_RULE, more=more)
+    logins.spot = SSHD
+    logins.call(service="sshd", rhost="192.0.2.7", ssh_auth_info=SIGNED)
+    logins.spot = OPENED
+    logins.call(Phase.SESSION, service="sshd", rhost="192.0.2.7", ssh_auth_info=SIGNED)
+    logins.spot = SPOT._replace(audit_session="9", process="40:1")
+    expected = Result.DENIED if wanted == "required" else Result.SUCCESS
+    assert expected is logins.call().result

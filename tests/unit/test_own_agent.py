@@ -28,6 +28,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """A host where nobody is enrolled, which the command line acts on."""
     monkeypatch.delenv("SUDO_UID", raising=False)
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setattr(own_agent, "belongs_to", lambda *_: True)
     host = make_host(tmp_path, monkeypatch)
     yield host
     host.store.close()
@@ -193,6 +194,18 @@ def test_agent_of_who_called_sudo(
     act_as(monkeypatch, 0)
     monkeypatch.setenv("SUDO_UID", "4242")
     assert "Asking the ssh-agent of user id 4242." in invoke(host, *ENABLE).output
+
+
+def test_administrators_key_becomes_nobody_elses(
+    host: Host, start: Callable[..., Path], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key in an administrator's own agent becomes another user's only where it is named."""
+    key = make_sk_key(place / "key")
+    start(key)
+    monkeypatch.setattr(own_agent, "belongs_to", lambda uid, user: (uid, user) == (4242, "bob"))
+    assert "the key would become alice's" in refusal(invoke(host, *ENABLE))
+    named = invoke(host, *ENABLE, "--fingerprint", fingerprint_of(public_half(key)))
+    assert 0 == named.exit_code
 
 
 def test_socket_of_roots_under_sudo(

@@ -114,3 +114,9 @@ def test_started_again(processes: Processes) -> None:
     before = locate(30)
     processes.add(30, 20, 20, 301, sid="7")
     assert before.process != locate(30).process
+
+
+def test_session_that_a_container_was_started_in(processes: Processes) -> None:
+    """Where the first process has it too, an audit session is everybody's, and so nobody's."""
+    processes.add(1, 0, 1, 1, sid="7")
+    assert not locate(30).is_personal

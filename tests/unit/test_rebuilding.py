@@ -3,6 +3,8 @@
 
 import contextlib
 import fcntl
+import gzip
+import json
 import sqlite3
 from pathlib import Path
 
@@ -10,12 +12,21 @@ import pytest
 from doubles import code_of, make_layout
 from killed_switch import run_killed
 
-from pam_mfa.doctor import rebuilding
-from pam_mfa.doctor.rebuilding import PLACEHOLDER, rebuild
+from pam_mfa.doctor import rebuilding, repairing
+from pam_mfa.doctor.database import find_damage
+from pam_mfa.doctor.rebuilding import (
+    PLACEHOLDER,
+    PLACEHOLDER_MODE,
+    Rebuilt,
+    read_resynchronized,
+    rebuild,
+)
+from pam_mfa.doctor.view import View
 from pam_mfa.errors import RefusedError, StateError
 from pam_mfa.lifecycle import Actor, Lifecycle
 from pam_mfa.oath import time_step
 from pam_mfa.store.embedded import EmbeddedStore
+from pam_mfa.store.files import replace_file
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.state import create_schema
 
@@ -192,6 +203,36 @@ def test_old_log_beside_an_interrupted_one(layout: Layout) -> None:
     log.write_bytes(b"old")
     rebuild(layout, NOW)
     assert not log.exists()
+
+
+def test_old_log_does_not_come_alive(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before the old log is gone, a rebuilding leaves nothing that a verifier would open."""
+    with contextlib.closing(sqlite3.connect(layout.state, isolation_level=None)) as held:
+        held.execute("INSERT INTO outbox(line) VALUES(x'')")  # its log stays while it is open
+        assert layout.state.with_name("state.db-wal").stat().st_size > 0
+        log = layout.state.with_name("state.db-wal").read_bytes()
+    replace_file(layout.state, PLACEHOLDER, PLACEHOLDER_MODE)
+    layout.state.with_name("state.db-wal").write_bytes(log)
+    layout.state.with_name("state.db-wal").chmod(0o600)
+    store, _ = open_lifecycle(layout)
+    with contextlib.closing(store), pytest.raises(StateError, match="others"):
+        store.read_devices(["virtual/alice/phone"])
+    assert "its repair was interrupted" == find_damage(layout.state)
+    monkeypatch.setattr(repairing, "rebuild_state", lambda _: Rebuilt("kept", 0, [], []))
+    list(repairing.repair(View(layout)))
+    assert PLACEHOLDER_MODE == layout.state.stat().st_mode & 0o777
+
+
+def test_resynchronized_in_a_compressed_log(layout: Layout) -> None:
+    """A resynchronization counts where its record was packed away; a spoilt log spares nobody."""
+    device = {"serial_number": "virtual/alice/phone"}
+    record = {"event_name": "ResyncMfaDevice", "reason": "resynchronized", "device": device}
+    packed = layout.audit_log.with_name(f"{layout.audit_log.name}.2.gz")
+    packed.write_bytes(gzip.compress(json.dumps(record).encode() + b"\n"))
+    with contextlib.closing(sqlite3.connect(layout.state)) as made:
+        assert {"virtual/alice/phone"} == read_resynchronized(layout.audit_log, made)
+        packed.write_bytes(packed.read_bytes()[:30])
+        assert None is read_resynchronized(layout.audit_log, made)
 
 
 def test_counter_that_one_copy_lowers(tmp_path: Path) -> None:
