@@ -186,8 +186,9 @@ class Connection:
             self._socket.send(step.packet)
             self.close()
         elif isinstance(step, Work):
+            thread = threading.Thread(target=self._work, args=(step,), daemon=True)
+            thread.start()  # where there are no threads to be had, this conversation fails
             self._works = True
-            threading.Thread(target=self._work, args=(step,), daemon=True).start()
         else:
             is_alone = self._owner.is_alone()
             self._committer.submit(step.claim, self._committed, is_alone=is_alone)

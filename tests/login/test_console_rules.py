@@ -5,30 +5,21 @@ The terminal here is a pts; what holds on the first console, tests/pam/test_rule
 """
 
 import os
-from collections.abc import Iterator
 
 import pytest
+from alice import NAME
 from console_login import Console
-from host_accounts import Account
 from installed import DataRoot
 from phone import Phone, typed
 from private_host import PrivateHost
 from service_stack import password_then_code
 from verifier_process import EITHER_VERIFIER, Verifier
 
+pytest_plugins = ["alice_fixtures"]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of this kind need root")
 
-ALICE = Account("alice-of-tests", "correct horse")
-NAME = ALICE.name
 PASSWORD = ("Password: $", "correct horse")
 PROMPTS_SHOWN = ("Password: ", "Verification code: ")
-
-
-@pytest.fixture
-def host() -> Iterator[PrivateHost]:
-    """A private host with Alice's account."""
-    with PrivateHost([ALICE]) as started:
-        yield started
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 from agents import SshAgent, running_agent
+from alice import NAME
 from console_login import DEFAULT_SUDOERS, Console
-from host_accounts import Account
 from installed import DataRoot
 from phone import PROMPTS, Phone, typed
 from private_host import HOST_NAME, PrivateHost
@@ -20,10 +20,9 @@ from sshd_server import Sshd, make_key
 from terminal_session import LoginResult
 from verifier_process import EITHER_VERIFIER, Verifier, set_policy
 
+pytest_plugins = ["alice_fixtures"]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of this kind need root")
 
-ALICE = Account("alice-of-tests", "correct horse")
-NAME = ALICE.name
 OPEN = (
     "auth required pam_permit.so\naccount required pam_permit.so\nsession required pam_permit.so\n"
 )
@@ -49,19 +48,6 @@ class Laptop(NamedTuple):
             self.sshd.port, (*options, *forwarding, "RequestTTY=force"), self.login_key
         )
         return client.login(NAME, typed(*codes), command=command)
-
-
-@pytest.fixture
-def host() -> Iterator[PrivateHost]:
-    """A private host with Alice's account."""
-    with PrivateHost([ALICE]) as started:
-        yield started
-
-
-@pytest.fixture
-def phone(root: DataRoot) -> Phone:
-    """Alice's phone, her other device."""
-    return Phone(root, NAME)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from host_accounts import Account
+from alice import NAME
 from installed import DataRoot
 from phone import Phone, typed
 from private_host import PrivateHost
@@ -14,27 +14,13 @@ from ssh_client import ssh_login
 from sshd_server import Sshd
 from verifier_process import EITHER_VERIFIER, Verifier
 
+pytest_plugins = ["alice_fixtures"]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of this kind need root")
 
-ALICE = Account("alice-of-tests", "correct horse")
-NAME = ALICE.name
 PASSWORD = ("Password: $", "correct horse")
 HERE = "127.0.0.0/8"
 ELSEWHERE = "192.0.2.0/24"
 REFUSED = 255
-
-
-@pytest.fixture
-def host() -> Iterator[PrivateHost]:
-    """A private host with Alice's account."""
-    with PrivateHost([ALICE]) as started:
-        yield started
-
-
-@pytest.fixture
-def phone(root: DataRoot) -> Phone:
-    """Alice's phone."""
-    return Phone(root, NAME)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from alice import NAME
 from console_login import DEFAULT_SUDOERS, Console
-from host_accounts import Account
 from installed import DataRoot
 from person_session import counts_sessions, let_time_pass
 from phone import Phone, typed
@@ -21,10 +21,9 @@ from sshd_server import Sshd
 from terminal_session import Answer
 from verifier_process import EITHER_VERIFIER, Verifier
 
+pytest_plugins = ["alice_fixtures"]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of this kind need root")
 
-ALICE = Account("alice-of-tests", "correct horse")
-NAME = ALICE.name
 PASSWORD: Answer = ("Password: $", "correct horse")
 REFUSED = 254  # sshd closes the connection when a session may not begin
 SENTENCE = "Refused: this login needs an MFA device, and none was used for it."
@@ -35,13 +34,6 @@ SHOWN = {
     "tunnel": "remote port forwarding failed",
 }
 WAYS = tuple(SHOWN)
-
-
-@pytest.fixture
-def host() -> Iterator[PrivateHost]:
-    """A private host with Alice's account."""
-    with PrivateHost([ALICE]) as started:
-        yield started
 
 
 @pytest.fixture

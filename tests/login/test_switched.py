@@ -3,12 +3,11 @@
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alice import NAME
 from console_login import Console
-from host_accounts import Account
 from host_tree import FILES, SSHD_CONFIG
 from installed import DataRoot
 from phone import Phone, typed
@@ -17,26 +16,12 @@ from service_stack import COMMON
 from ssh_client import SshClient, ssh_login
 from sshd_server import Sshd, make_key
 
+pytest_plugins = ["alice_fixtures"]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of this kind need root")
 
-ALICE = Account("alice-of-tests", "correct horse")
-NAME = ALICE.name
 SUDO_PASSWORD = ("password for .*: $", "correct horse")
 SSH_PASSWORD = ("Password: $", "correct horse")
 REFUSED = 255
-
-
-@pytest.fixture
-def host() -> Iterator[PrivateHost]:
-    """A private host with Alice's account."""
-    with PrivateHost([ALICE]) as started:
-        yield started
-
-
-@pytest.fixture
-def phone(root: DataRoot) -> Phone:
-    """Alice's phone."""
-    return Phone(root, NAME)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from agents import SshAgent, running_agent
 from authenticator import enroll
 from host_program import Login, Outcome, Status, host_of, run, running
 from installed import DataRoot
+from lingering import FULL_CONNECTION
 from serving import DAEMON, each_way, serving
 from sk_keys import certify, make_plain_key, make_sk_key, public_half
 
@@ -50,21 +51,15 @@ class Scene(NamedTuple):
 
 
 # An agent that lists no keys, and sends along a TCP connection which blocks whoever closes it last.
-LINGERING_AGENT = """
+LINGERING_AGENT = (
+    """
 import socket, struct, sys, time
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 listener.listen()
-server = socket.create_server(("127.0.0.1", 0))
-client = socket.create_connection(server.getsockname())
-peer, _ = server.accept()
-client.setblocking(False)
-try:
-    while True:
-        client.send(bytes(65536))
-except BlockingIOError:
-    pass
-client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+"""
+    + FULL_CONNECTION
+    + """client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
 print("listening", flush=True)
 connection, _ = listener.accept()
 connection.recv(100)
@@ -72,6 +67,7 @@ socket.send_fds(connection, [struct.pack(">IBI", 5, 12, 0)], [client.fileno()])
 client.close()
 time.sleep(600)
 """
+)
 
 
 @contextlib.contextmanager

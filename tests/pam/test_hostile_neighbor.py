@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from installed import PATIENCE, DataRoot, totp
+from lingering import FULL_CONNECTION
 
 NOBODY = 65534
 LINGER_SECONDS = 25
@@ -26,17 +27,10 @@ def request(user, service=b"demo"):
     return bytes((1, 1)) + bytes(16) + body
 """
 # A TCP connection whose peer never reads, made to block whoever closes it last.
-LINGERING_DESCRIPTOR = """
-server = socket.create_server(("127.0.0.1", 0))
-client = socket.create_connection(server.getsockname())
-peer, _ = server.accept()
-client.setblocking(False)
-try:
-    while True:
-        client.send(bytes(65536))
-except BlockingIOError:
-    pass
-client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, int(sys.argv[2])))
+LINGERING_DESCRIPTOR = (
+    FULL_CONNECTION
+    + """linger = struct.pack("ii", 1, int(sys.argv[2]))
+client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 for _ in range(4):
     caller = connect()
     socket.send_fds(caller, [b"junk"], [client.fileno()])
@@ -44,6 +38,7 @@ client.close()
 print("sent", flush=True)
 time.sleep(60)
 """
+)
 FLOOD = """
 for _ in range(300):
     try:

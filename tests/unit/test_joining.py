@@ -4,13 +4,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from audit_records import read_all, require_chain
-from doubles import make_event, make_layout
+from doubles import make_event
+from ledgers import Opener
 
 from pam_mfa.audit import AuditLog
 from pam_mfa.errors import AuditError, BrokenSystemError
@@ -20,27 +20,7 @@ from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
 from pam_mfa.store.state import Change, Claim
 
-Opener = Callable[[], Ledger]
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """An empty root."""
-    return make_layout(tmp_path)
-
-
-@pytest.fixture
-def open_ledger(layout: Layout) -> Iterator[Opener]:
-    """Opens ledgers as processes do, each its own."""
-    opened: list[Ledger] = []
-
-    def open_one() -> Ledger:
-        opened.append(Ledger(layout))
-        return opened[-1]
-
-    yield open_one
-    for ledger in opened:
-        ledger.close()
+pytest_plugins = ["ledger_fixtures"]
 
 
 def record(ledger: Ledger | EmbeddedStore, *users: str) -> None:

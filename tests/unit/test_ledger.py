@@ -8,11 +8,12 @@ import multiprocessing
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from doubles import make_event, make_layout
+from doubles import make_event
+from ledgers import Opener
 
 from pam_mfa.audit import AuditLog
 from pam_mfa.errors import AuditError, StateError
@@ -21,27 +22,7 @@ from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
 from pam_mfa.store.state import Change, Claim, Known
 
-Opener = Callable[[], Ledger]
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """An empty root."""
-    return make_layout(tmp_path)
-
-
-@pytest.fixture
-def open_ledger(layout: Layout) -> Iterator[Opener]:
-    """Opens ledgers as processes do, each its own."""
-    opened: list[Ledger] = []
-
-    def open_one() -> Ledger:
-        opened.append(Ledger(layout))
-        return opened[-1]
-
-    yield open_one
-    for ledger in opened:
-        ledger.close()
+pytest_plugins = ["ledger_fixtures"]
 
 
 def record(ledger: Ledger, *users: str, rhost: str = "") -> None:
