@@ -2,7 +2,7 @@
 """The order of the steps of one attempt."""
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError
@@ -87,77 +87,95 @@ def carry_out(
 
 
 def _do_nothing(charge: Charge, store: Store, clock: Clock, machine: Machine | None) -> Attempt:
-    """Ask nothing; where a session begins, what its login has verified counts in it."""
+    """Ask nothing; where a session begins, what its login has verified counts in it.
+
+    That is a comfort: a store that is broken keeps nobody out whom policy has nothing to ask of.
+    """
     witness = None
     if charge.request.phase is Phase.SESSION:
         witness = find_witness(charge, machine)
     if witness is None:
         return Verdict(Result.IGNORE)
-    scene = set_scene(charge.request, charge.caller, charge.policy, store)
-    return (yield from bind_session(scene, witness, clock))
+    try:
+        scene = set_scene(charge.request, charge.caller, charge.policy, store)
+        return (yield from bind_session(scene, witness, clock))
+    except BrokenSystemError as error:
+        yield Complain(error)
+        return Verdict(Result.IGNORE)
+
+
+class _Ways(NamedTuple):
+    """How a login might be verified without a code, as far as it can be told without a look."""
+
+    witness: Witness | None
+    wish: Wish | None  # what was verified before
+    ssh_keys: tuple[SshKey, ...]  # that have signed for sshd
+    may_have_key: bool  # attached to the machine
+    may_have_agent: bool
+
+    def has_any(self) -> bool:
+        """Whether there is one of them."""
+        return bool(
+            self.wish is not None or self.ssh_keys or self.may_have_key or self.may_have_agent
+        )
+
+
+def _find_ways(charge: Charge, machine: Machine | None) -> _Ways:
+    request, caller, _, decision = charge
+    witness = find_witness(charge, machine)
+    return _Ways(
+        witness=witness,
+        wish=find_wish(charge, witness.place) if witness is not None else None,
+        ssh_keys=find_ssh_keys(request, caller) if "ssh-key" in decision.devices else (),
+        may_have_key=machine is not None
+        and "fido" in decision.devices
+        and is_local(request)
+        and not machine.is_remote(caller.pid),
+        may_have_agent=machine is not None and can_ask_agent(request, caller, decision.devices),
+    )
 
 
 def _verify(charge: Charge, store: Store, clock: Clock, machine: Machine | None) -> Attempt:
     request, caller, policy, decision = charge
-    witness = find_witness(charge, machine)
-    wish = find_wish(charge, witness.place) if witness is not None else None
+    ways = _find_ways(charge, machine)
     is_asking = request.phase is not Phase.SESSION  # sshd answers no question there
-    ssh_keys = find_ssh_keys(request, caller) if "ssh-key" in decision.devices else ()
-    may_have_key = (
-        machine is not None
-        and "fido" in decision.devices
-        and is_local(request)
-        and not machine.is_remote(caller.pid)
-    )
     # The prompt goes out before anything of the user is looked up: it cannot tell who is
-    # enrolled, not by its time either, and the look-up costs nobody any waiting. Who is at the
-    # machine, or has an ssh-agent, may have a key to be touched instead, who came by SSH with a
-    # security key has touched it already, and who was verified before may have no need to be
-    # again: they are asked after the look.
-    may_have_agent = machine is not None and can_ask_agent(request, caller, decision.devices)
+    # enrolled, not by its time either, and the look-up costs nobody any waiting. Who may have
+    # another way than a code is asked after the look.
     is_asked_first = (
-        caller.may_verify
-        and asks_everyone(policy)
-        and not (may_have_key or may_have_agent or ssh_keys)
-        and wish is None
-        and is_asking
+        caller.may_verify and asks_everyone(policy) and is_asking and not ways.has_any()
     )
     if is_asked_first:
         yield Ask(PROMPT)
     scene = set_scene(request, caller, policy, store, decision.rule)
     if not is_asked_first and (end := _find_end(scene)):
         return (yield from record(scene, clock, *end))
-    if wish is not None or ssh_keys:
-        verdict = yield from _verify_unasked(scene, wish, ssh_keys, witness, clock)
-        if verdict is not None:
-            return verdict
+    verdict = yield from _verify_unasked(scene, ways, clock)
+    if verdict is not None:
+        return verdict
     if not is_asking:
         return (yield from refuse_session(scene, decision.devices, clock))
-    if machine is not None and may_have_agent and scene.enrollment.ssh_keys:
-        verdict = yield from remember(_sign(scene, machine, clock), scene, witness)
+    if machine is not None and ways.may_have_agent and scene.enrollment.ssh_keys:
+        verdict = yield from remember(_sign(scene, machine, clock), scene, ways.witness)
         if verdict is not None:
             return verdict
-    proving = _prove(scene, charge, store, clock, machine if may_have_key else None)
-    if not is_asked_first and not (may_have_key and scene.enrollment.security_keys):
+    proving = _prove(scene, charge, store, clock, machine if ways.may_have_key else None)
+    if not is_asked_first and not (ways.may_have_key and scene.enrollment.security_keys):
         yield Ask(PROMPT)
-    return apply_mode(policy, (yield from remember(proving, scene, witness)))
+    return apply_mode(policy, (yield from remember(proving, scene, ways.witness)))
 
 
 def _verify_unasked(
-    scene: Scene,
-    wish: Wish | None,
-    ssh_keys: tuple[SshKey, ...],
-    witness: Witness | None,
-    clock: Clock,
+    scene: Scene, ways: _Ways, clock: Clock
 ) -> Generator[Need, Any, Verdict | None]:
     """Accept what was verified before, or signed by the SSH login; None where neither was."""
-    if wish is not None and witness is not None:
-        verdict = yield from verify_by_memory(scene, wish, witness, clock)
+    if ways.wish is not None and ways.witness is not None:
+        verdict = yield from verify_by_memory(scene, ways.wish, ways.witness, clock)
         if verdict is not None:
             return verdict
-    if ssh_keys:
-        signing = verify_ssh_login(scene, ssh_keys, clock)
-        return (yield from remember(signing, scene, witness))
+    if ways.ssh_keys:
+        signing = verify_ssh_login(scene, ways.ssh_keys, clock)
+        return (yield from remember(signing, scene, ways.witness))
     return None
 
 

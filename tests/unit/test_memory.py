@@ -20,6 +20,7 @@ from doubles import (
 
 from pam_mfa.audit import EventName, Outcome, Reason
 from pam_mfa.devices import SshKeyDevice
+from pam_mfa.errors import BrokenSystemError, StateError
 from pam_mfa.lockout import LockState
 from pam_mfa.mfa_age import Spot
 from pam_mfa.policy import parse_policy
@@ -72,7 +73,10 @@ class Logins:
         reply: object = None
         while True:
             try:
-                need: Need = running.send(reply)
+                if isinstance(reply, BrokenSystemError):
+                    need: Need = running.throw(reply)
+                else:
+                    need = running.send(reply)
             except StopIteration as end:
                 verdict: Verdict = end.value
                 return verdict
@@ -80,7 +84,10 @@ class Logins:
             if isinstance(need, Listen):
                 reply = answer
             elif isinstance(need, Commit):
-                reply = self.store.commit([need.claim])[0]
+                try:
+                    reply = self.store.commit([need.claim])[0]
+                except BrokenSystemError as error:  # thrown in, as drivers do
+                    reply = error
             elif isinstance(need, Tell):
                 self.told.append(need.text)
 
@@ -424,3 +431,11 @@ def test_touch_where_a_pin_is_asked(wanted: str) -> None:
     logins.spot = SPOT._replace(audit_session="9", process="40:1")
     expected = Result.DENIED if wanted == "required" else Result.SUCCESS
     assert expected is logins.call().result
+
+
+def test_broken_store_ends_no_session_that_is_asked_nothing() -> None:
+    """Where policy asks nothing of a session, as behind a rule that skips, no store is needed."""
+    logins = Logins("match: {user: [root]}, then: skip", AGE_RULE)
+    logins.spot = OPENED
+    logins.store.failure = StateError("broken")
+    assert Verdict(Result.IGNORE) == logins.call(Phase.SESSION, service="login", tty="tty1")
