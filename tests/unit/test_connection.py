@@ -18,6 +18,7 @@ from doubles import (
     Clock,
     MemoryStore,
     code_of,
+    count_descriptors,
     encode_answer,
     encode_frame,
     encode_request,
@@ -173,9 +174,9 @@ def play(tmp_path: Path, told: list[str]) -> Callable[[Scene], None]:
             finally:
                 daemon.tidy()
 
-        before = len(list(Path("/proc/self/fd").iterdir()))
+        before = count_descriptors()
         asyncio.run(main())
-        assert before == len(list(Path("/proc/self/fd").iterdir()))
+        assert before == count_descriptors()
 
     return run
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from doubles import count_descriptors
 
 from pam_mfa.errors import BrokenSystemError, UnsafeFileError
 from pam_mfa.store.files import (
@@ -63,11 +64,6 @@ def below_file(path: Path) -> Path:
     return make(path) / "file"
 
 
-def open_descriptors() -> int:
-    """Return how many descriptors this process has."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def fail(*_arguments: object, **_options: object) -> NoReturn:
     """Fail as a full disk does."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -112,10 +108,10 @@ def test_device_node() -> None:
 def test_no_descriptor_is_left(tmp_path: Path, make_one: Callable[[Path], Path]) -> None:
     """A refused file leaves no descriptor open."""
     path = make_one(tmp_path / "f")
-    before = open_descriptors()
+    before = count_descriptors()
     with pytest.raises((UnsafeFileError, OSError)):
         read(path)
-    assert before == open_descriptors()
+    assert before == count_descriptors()
 
 
 @pytest.mark.parametrize("mode", [0o601, 0o602, 0o604, 0o610, 0o620, 0o640, 0o644, 0o666, 0o777])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from doubles import count_descriptors
 from sk_keys import TYPES, certify, fingerprint_of, make_plain_key, make_sk_key, public_half
 from sk_signing import ask_agent, lock_agent, running_agent
 from ssh_key_bench import KEY, Host, invoke, make_host
@@ -313,14 +314,20 @@ def test_descriptors_that_come_along(
             thread.start()
             assert "what no agent answers" in refusal(invoke(host, *ENABLE))
             thread.join(30)
-            counts.append(len(list(Path("/proc/self/fd").iterdir())))
+            counts.append(count_descriptors())
         assert counts[0] == counts[1]
 
 
 def test_descriptor_is_closed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that is not asked leaves no descriptor open."""
+    made: list[socket.socket] = []
+
+    class Noted(socket.socket):
+        def __init__(self, family: int, kind: int) -> None:
+            super().__init__(family, kind)
+            made.append(self)
+
     monkeypatch.setenv("SSH_AUTH_SOCK", "/nonexistent/s")
+    monkeypatch.setattr(socket, "socket", Noted)
     invoke(host, *ENABLE)
-    before = list(Path("/proc/self/fd").iterdir())
-    invoke(host, *ENABLE)
-    assert len(before) == len(list(Path("/proc/self/fd").iterdir()))
+    assert [-1] == [one.fileno() for one in made]

@@ -5,9 +5,9 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from doubles import count_descriptors
 
 from pam_mfa.verifier.packets import Peer, close_all, peer_of, receive_packet
 
@@ -21,11 +21,6 @@ def pair() -> Iterator[Pair]:
     ours.settimeout(10)
     with ours, theirs:
         yield ours, theirs
-
-
-def count_descriptors() -> int:
-    """Return how many descriptors this process has."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_peer(pair: Pair) -> None:
