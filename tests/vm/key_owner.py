@@ -37,9 +37,9 @@ class KeyOwner:
             self.product.guest.run(["cp", f"{PREFIX}/share/policy.yaml", _POLICY])
 
     @contextlib.contextmanager
-    def sudo(self) -> Iterator[Terminal]:
-        """Run `id -un` by sudo on a terminal, as alice; the password is typed."""
-        command = ["runuser", "-u", "alice", "--", "sudo", "-k", "id", "-un"]
+    def sudo(self, *settings: str) -> Iterator[Terminal]:
+        """Run `id -un` by sudo on a terminal, as alice, who has set this; the password is typed."""
+        command = ["runuser", "-u", "alice", "--", "env", *settings, "sudo", "-k", "id", "-un"]
         with Terminal(self.product.guest, command) as terminal:
             terminal.expect(r"assword.*: $")
             terminal.send(f"{PASSWORDS['alice']}\n")

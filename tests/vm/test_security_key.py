@@ -25,6 +25,7 @@ from vm.software_key import SoftwareKey, install_software_keys, software_key
 from vm.terminal import CTRL_C, Terminal, await_true
 
 ALICE, BOB, CAROL = "alice", "bob", "carol"
+AGENT = "/run/agent-of-alice"
 NODE = "/dev/hidraw0"  # of the only key there is
 PIN, WRONG_PIN = "24681012", "11111111"
 SOON = 5.0  # seconds: what is served at once takes less on the slowest machine
@@ -340,3 +341,47 @@ def test_another_program_before_a_login(owner: KeyOwner, guest: Guest) -> None:
             owner.key.touch()
             assert (terminal.status(), terminal.last_line()) == (0, "root")
     assert guest.output("cat /root/sk.pub").startswith("sk-ecdsa-sha2-nistp256@openssh.com ")
+
+
+@pytest.fixture
+def agent(owner: KeyOwner, guest: Guest) -> Iterator[str]:
+    """Alice's ssh-agent with an SSH key that ssh-keygen makes on the key; gives its socket."""
+    guest.run(f"rm -rf {AGENT}; install -d -o {ALICE} -m 700 {AGENT}")
+    keygen = ["ssh-keygen", "-q", "-t", "ecdsa-sk", "-N", "", "-f", f"{AGENT}/sk"]
+    with Terminal(guest, keygen) as making:
+        assert await_true(owner.key.is_blinking)
+        owner.key.touch()
+        assert making.status() == 0
+    guest.run(f"chown {ALICE}: {AGENT}/sk*")
+    public_key = ("--public-key", f"{AGENT}/sk.pub", "--name", "laptop")
+    owner.product.command("enable", "ssh-key", ALICE, *public_key, "--vouch")
+    # Whose agent it is may open the node, as who sits at the laptop may.
+    as_alice = f"setpriv --reuid={ALICE} --regid={ALICE} --groups=pam-mfa"
+    start = f"setsid {as_alice} ssh-agent -D -a {AGENT}/s <&- >&- 2>&- & echo $!"
+    process = guest.output(start)
+    guest.run(f"until [ -S {AGENT}/s ]; do sleep 0.05; done")
+    guest.run(f"SSH_AUTH_SOCK={AGENT}/s {as_alice} ssh-add -q {AGENT}/sk")
+    yield f"{AGENT}/s"
+    guest.run(["kill", process])
+    owner.product.command("deactivate", ALICE, f"ssh-key/{ALICE}/laptop")
+
+
+def test_ssh_agent(owner: KeyOwner, agent: str) -> None:
+    """An SSH key that ssh-keygen made on the key approves sudo by the agent and one touch."""
+    with owner.sudo(f"SSH_AUTH_SOCK={agent}") as terminal:
+        terminal.expect(r"Touch the security key on your own computer to approve sudo on \S+")
+        assert await_true(owner.key.is_blinking)
+        owner.key.touch()
+        assert (terminal.status(), terminal.last_line()) == (0, "root")
+    (record,) = owner.records()
+    assert (record["reason"], record["device"]["type"]) == ("agent_signature_accepted", "ssh-key")
+    assert record["sign_count"] > 0
+
+
+def test_ssh_agent_without_its_key(owner: KeyOwner, agent: str) -> None:
+    """A key that is pulled out of the laptop makes the agent refuse, which is said; a code does."""
+    owner.key.unplug()
+    with owner.sudo(f"SSH_AUTH_SOCK={agent}") as terminal:
+        terminal.expect(r"Your ssh-agent refused to sign with laptop")
+        terminal.expect(ANY_CODE_PROMPT)
+    owner.key.plug()
