@@ -399,6 +399,12 @@ def test_agent_for_one_that_is_locked(scene: Scene) -> None:
 
 
 def test_cve_2021_36368_a_touch_says_what_it_approves(scene: Scene) -> None:
-    """What is shown before a touch names the service, the host, the user and the key."""
+    """What is shown before a touch names the service and the host, and to its owner the key."""
+    (shown,) = texts(scene.attempt(options=[f"ruser={USER}"]))
+    assert f"approve exact on {HOST} (laptop)" in shown
+
+
+def test_touch_for_somebody_else(scene: Scene) -> None:
+    """Before a touch for another user's account it is named, but no device of that one's."""
     (shown,) = texts(scene.attempt(options=["ruser=daemon"]))
-    assert f"approve exact on {HOST} as {USER} (laptop)" in shown
+    assert f"approve exact on {HOST} as {USER} (an enrolled key)" in shown
