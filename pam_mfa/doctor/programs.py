@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pam_mfa.doctor.finding import Finding, fault, notice, ok, warning
 from pam_mfa.doctor.view import View
 from pam_mfa.errors import PamMfaError
+from pam_mfa.policy.conditions import Names
 from pam_mfa.switching.bypasses import MODULE
 
 _TIMEOUT = re.compile(r"timestamp_timeout\s*=\s*\"?(-?[0-9.]+)")
@@ -70,26 +71,46 @@ def check_sudo(view: View) -> Iterator[Finding]:
     found = _TIMEOUT.findall(text)
     minutes = float(found[-1]) if found else _DEFAULT_MINUTES
     has_account_line = bool(service.lines_of("account", MODULE))
-    yield _judge_timestamp(minutes, has_account_line=has_account_line)
-    if view.policy and "ssh-key" in view.policy.devices and not _KEPT.search(text):
+    yield _judge_timestamp(minutes, _shortest_age(view), has_account_line=has_account_line)
+    if _KEPT.search(text):
         yield notice(
-            "sudo", "sudo does not keep SSH_AUTH_SOCK, so a key behind a forwarded agent is not "
-            "seen there",
-            'If it should be: Defaults env_keep += "SSH_AUTH_SOCK"',
+            "sudo", "sudo keeps SSH_AUTH_SOCK, so what runs as root can use the caller's ssh-agent",
+            f"If it is kept for {MODULE} alone, take it out: the module does without.",
         )  # fmt: skip
 
 
-def _judge_timestamp(minutes: float, *, has_account_line: bool) -> Finding:
+def _shortest_age(view: View) -> float:
+    """Return the shortest MFA age, in minutes, of the rules that can be about sudo; 0: none."""
+    ages = [
+        rule.mfa_age / 60
+        for rule in (view.policy.rules if view.policy else ())
+        if rule.mfa_age
+        and all(
+            one.key != "service" or not isinstance(one, Names) or "sudo" in one.names
+            for one in rule.conditions
+        )
+    ]
+    return min(ages, default=0.0)
+
+
+def _judge_timestamp(minutes: float, age: float, *, has_account_line: bool) -> Finding:
     how = "for ever" if minutes < 0 else f"for {minutes:g} minutes"
+    line = f"account required {MODULE} in /etc/pam.d/sudo; pam-mfa switch on writes it."
     if has_account_line:
         return ok("sudo", f"sudo remembers {how}; the account line is asked all the same")
+    if age and (minutes < 0 or minutes > age):
+        return warning(
+            "sudo", f"sudo asks nobody again {how} on a terminal, though a rule's mfa_age is "
+            f"{age:g} minutes: it has no account line",
+            line,
+        )  # fmt: skip
     if minutes < 0:
         return warning(
             "sudo", "sudo never asks again on a terminal (timestamp_timeout below zero)",
             "Defaults timestamp_timeout=15",
         )  # fmt: skip
     return notice(
-        "sudo", f"sudo asks for neither password nor code again {how} on a terminal, whatever "
-        "mfa_age says: it has no account line",
-        f"account required {MODULE} in /etc/pam.d/sudo; pam-mfa switch on writes it.",
+        "sudo", f"sudo asks for neither password nor code again {how} on a terminal: it has no "
+        "account line",
+        line,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from pam_mfa.doctor.kernel import Clock, judge_clock, read_clock
 from pam_mfa.doctor.repairing import repair
 from pam_mfa.doctor.view import View
 from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError
-from pam_mfa.policy import Policy
+from pam_mfa.policy import parse_policy
 from pam_mfa.store.layout import Layout
 from pam_mfa.switching.switchboard import Switchboard
 
@@ -171,14 +171,30 @@ def test_sudos_memory(tree: HostTree, sudoers: str, account: str, level: str, wo
     assert words in "".join(one[1] for one in found)
 
 
-def test_agents_address(tree: HostTree) -> None:
-    """Whether sudo keeps the agent's address is told where SSH keys count."""
+@pytest.mark.parametrize(
+    ("rule", "level"),
+    [
+        ("match: {service: [sudo]}, require: [fido], mfa_age: 5m", "warning"),
+        ("match: {}, require: [fido], mfa_age: 5m", "warning"),
+        ("match: {}, require: [fido], mfa_age: 15m", "notice"),
+        ("match: {service: [sshd]}, require: [fido], mfa_age: 5m", "notice"),
+    ],
+)
+def test_sudos_memory_is_longer_than_an_age(tree: HostTree, rule: str, level: str) -> None:
+    """An age that sudo's own timestamp outlasts is a warning where no account line is ours."""
     (tree.services / "sudo").write_text(OURS)
     view = View(tree.layout)
-    view.policy = Policy()
-    assert "SSH_AUTH_SOCK" in find(programs.check_sudo, view)[-1][1]
-    (tree.root / "etc/sudoers").write_text('Defaults env_keep += "SSH_AUTH_SOCK"\n')
+    view.policy = parse_policy(f"version: 1\nrules: [{{name: r, {rule}}}]".encode(), "p")
+    assert [level] == [one[0] for one in find(programs.check_sudo, view)]
+
+
+def test_agents_address(tree: HostTree) -> None:
+    """An agent that sudo hands on to root's commands is told; one that it does not, is not."""
+    (tree.services / "sudo").write_text(OURS)
+    view = View(tree.layout)
     assert "SSH_AUTH_SOCK" not in str(find(programs.check_sudo, view))
+    (tree.root / "etc/sudoers").write_text('Defaults env_keep += "SSH_AUTH_SOCK"\n')
+    assert "what runs as root can use" in str(find(programs.check_sudo, view)[-1])
 
 
 @pytest.mark.parametrize(
