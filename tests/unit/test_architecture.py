@@ -208,7 +208,7 @@ def test_license(folder: str) -> None:
     files = [
         path
         for path in (REPOSITORY / folder).rglob("*.py")
-        if not {".venv", ".state", "build"} & set(path.parts)
+        if not {".venv", ".state", ".cache", "build"} & set(path.parts)
     ]
     texts = {
         path: path.read_text("utf-8").removeprefix("#!/usr/bin/env python3\n") for path in files
