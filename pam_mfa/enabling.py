@@ -10,7 +10,6 @@ not be recorded.
 import datetime
 import functools
 import os
-import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -32,11 +31,15 @@ from pam_mfa.errors import BrokenSystemError, RefusedError, StateError
 from pam_mfa.factors import code
 from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.secret import Secret
-from pam_mfa.store import inventory, mfa_sessions
-from pam_mfa.store.device_files import encode_user
-from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.enrollment import DeviceState, OpenDevice
-from pam_mfa.store.state import Change, Claim, forget_use
+from pam_mfa.store import (
+    AdministratorsStore,
+    Change,
+    Claim,
+    DeviceState,
+    Inventory,
+    OpenDevice,
+    encode_user,
+)
 
 ENABLE_WINDOW = 2  # time steps either side that a virtual device's two codes may lie in
 _NO_LOGIN_UID = 0xFFFFFFFF  # of /proc/self/loginuid: nobody has logged in
@@ -81,10 +84,12 @@ class Actor(NamedTuple):
 class Enabling:
     """How devices come to the users of one store."""
 
-    def __init__(self, store: EmbeddedStore, clock: Callable[[], float], actor: Actor) -> None:
+    def __init__(
+        self, store: AdministratorsStore, clock: Callable[[], float], actor: Actor
+    ) -> None:
         """Take the store, the clock (seconds since the epoch) and who acts."""
         self._store = store
-        self._files = store.device_files
+        self._files = store.documents
         self._clock = clock
         self._actor = actor
 
@@ -126,7 +131,7 @@ class Enabling:
         devices = self.list_devices(user)
         chosen = name or free_name("token", devices)
         require_room(user, chosen, devices)
-        token = self._store.read_inventory(lambda db: inventory.find_token(db, serial_number))
+        token = self._store.read_inventory(lambda db: db.find_token(serial_number))
         if token is None:
             raise TokenNotFreeError(
                 f"there is no token {serial_number} in the inventory",
@@ -227,38 +232,38 @@ class Enabling:
         """Use the two codes up and make the seed this device's alone, in one transaction."""
         fingerprint = self._store.sealer.fingerprint(pending.seed)
 
-        def take(connection: sqlite3.Connection) -> None:
-            owner = inventory.find_owner(connection, fingerprint)
+        def take(inventory: Inventory) -> None:
+            owner = inventory.find_owner(fingerprint)
             if owner not in (None, device.serial_number if pending.token else None):
                 raise RefusedError(
                     "this secret is another device's already, so it cannot tell who logs in",
                     hint="Let the command make a secret: leave --secret out.",
                 )
             if owner is None:
-                inventory.add_fingerprint(connection, fingerprint, device.serial_number)
+                inventory.add_fingerprint(fingerprint, device.serial_number)
             if pending.token:
-                self._assign(connection, pending)
+                self._assign(inventory, pending)
 
         self._commit_match(pending.user, match, None, take)
 
     @staticmethod
-    def _assign(connection: sqlite3.Connection, pending: PendingDevice) -> None:
-        token = inventory.find_token(connection, pending.token)
+    def _assign(inventory: Inventory, pending: PendingDevice) -> None:
+        token = inventory.find_token(pending.token)
         if token is None or token.user is not None:
             raise RefusedError(f"the token {pending.token} was given to somebody else meanwhile")
-        inventory.assign_token(connection, pending.token, pending.user)
+        inventory.assign_token(pending.token, pending.user)
 
     def _release(self, devices: tuple[Device, ...], events: tuple[Event, ...]) -> None:
         """Give seeds free: a token goes back, an application's seed is forgotten."""
 
-        def release(connection: sqlite3.Connection) -> None:
+        def release(inventory: Inventory) -> None:
             for device in devices:
                 is_token = isinstance(device, TokenDevice)
                 if is_token:
-                    inventory.assign_token(connection, device.serial_number, None)
+                    inventory.assign_token(device.serial_number, None)
                 else:
-                    inventory.drop_fingerprints(connection, device.serial_number)
-                forget_use(connection, device.serial_number, keep_step=is_token)
+                    inventory.drop_fingerprints(device.serial_number)
+                inventory.forget_use(device.serial_number, keep_step=is_token)
 
         change = Change(accepted=True, events=events)
         self._store.commit([Claim("", (), lambda _: change, release)])
@@ -268,7 +273,7 @@ class Enabling:
         user: str,
         match: code.Match,
         event: Event | None,
-        take: Callable[[sqlite3.Connection], None] | None = None,
+        take: Callable[[Inventory], None] | None = None,
     ) -> None:
         change = Change(
             accepted=True,
@@ -284,8 +289,8 @@ class Enabling:
     def _record(self, user: str, event: Event) -> None:
         key = encode_user(user)
 
-        def end_sessions(connection: sqlite3.Connection) -> None:
-            mfa_sessions.end_of_user(connection, key)
+        def end_sessions(inventory: Inventory) -> None:
+            inventory.end_sessions(key)
 
         change = Change(accepted=True, events=(event,))
         # Whoever needs a bypass has lost a device, and perhaps to somebody.

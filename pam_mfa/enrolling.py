@@ -15,8 +15,7 @@ from pam_mfa import oath
 from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Actor, DevicesChangedError, Lifecycle, PendingDevice
-from pam_mfa.store import Change, Claim, Standing
-from pam_mfa.store.embedded import EmbeddedStore
+from pam_mfa.store import AdministratorsStore, Change, Claim, Standing
 from pam_mfa.verification import Ask, Attempt, Caller, Commit, Listen, Need, Tell, Verdict
 from pam_mfa.verification.scene import describe_request
 from pam_mfa.wire import TEXT_MAX, Request, Result
@@ -30,7 +29,7 @@ _AGAIN = "These were not two consecutive codes of the new device. Wait for a new
 
 
 def enroll(
-    request: Request, caller: Caller, store: EmbeddedStore, clock: Callable[[], float]
+    request: Request, caller: Caller, store: AdministratorsStore, clock: Callable[[], float]
 ) -> Attempt:
     """Let a user who has no device enable one; whoever has one has nothing to do here.
 

@@ -8,7 +8,6 @@ in the audit log; what a key answers comes from the caller and is judged by ``fa
 import functools
 import os
 import re
-import sqlite3
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -30,9 +29,7 @@ from pam_mfa.hardware.keys import Assertion, Credential, Made
 from pam_mfa.key_models import load_models
 from pam_mfa.policy import Fido, SignCount, UserVerification
 from pam_mfa.secret import Secret
-from pam_mfa.store import inventory
-from pam_mfa.store.device_files import encode_user
-from pam_mfa.store.state import Change, Claim, forget_use
+from pam_mfa.store import Change, Claim, Inventory, encode_user
 
 SERVICE: Final = "pam-mfa"  # of the ceremonies
 DEFAULT_NAME: Final = "security-key"
@@ -192,12 +189,12 @@ class KeyEnabling(Enabling):
         """Make the credential this device's alone and note its count, in one transaction."""
         fingerprint = self.credential_fingerprint(device.credential_id)
 
-        def take(connection: sqlite3.Connection) -> None:
-            if inventory.find_owner(connection, fingerprint) is not None:
+        def take(inventory: Inventory) -> None:
+            if inventory.find_owner(fingerprint) is not None:
                 raise _taken_error()
-            inventory.add_fingerprint(connection, fingerprint, device.serial_number)
+            inventory.add_fingerprint(fingerprint, device.serial_number)
             # An older device of this name had another counter: the new one is no clone of it.
-            forget_use(connection, device.serial_number, keep_step=False)
+            inventory.forget_use(device.serial_number, keep_step=False)
 
         change = Change(
             accepted=True, events=(), used_steps={device.serial_number: proof.sign_count}
@@ -209,7 +206,7 @@ class KeyEnabling(Enabling):
     ) -> None:
         own = [one.credential_id for one in devices if isinstance(one, FidoDevice)]
         fingerprint = self.credential_fingerprint(device.credential_id)
-        owner = self._store.read_inventory(lambda db: inventory.find_owner(db, fingerprint))
+        owner = self._store.read_inventory(lambda db: db.find_owner(fingerprint))
         if device.credential_id in own or owner is not None:
             raise self._refuse(pending, _taken_error())
 

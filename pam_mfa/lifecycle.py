@@ -72,11 +72,17 @@ from pam_mfa.paper_enabling import PaperEnabling
 from pam_mfa.policy import SMS_REASON
 from pam_mfa.ssh_key_enabling import PendingSshKey, SshKeyEnabling, SshKeyWish
 from pam_mfa.statuses import DeviceStatus, Standing, Statuses, UserStatus
-from pam_mfa.store.device_files import Entry, encode_user
-from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.enrollment import DeviceState, OpenDevice
+from pam_mfa.store import (
+    AdministratorsStore,
+    Change,
+    Claim,
+    DeviceState,
+    Entry,
+    OpenDevice,
+    encode_user,
+)
 from pam_mfa.store.layout import Layout, drop_privileges, make_directories, make_own_directories
-from pam_mfa.store.state import Change, Claim
+from pam_mfa.store.opening import open_administrators_store
 
 
 class Lifecycle(PaperEnabling, KeyEnabling, SshKeyEnabling, Statuses, MfaSessions):
@@ -229,7 +235,7 @@ def require_root() -> None:
         raise RefusedError("only root may do this", hint="Run the command with sudo.")
 
 
-def open_store(layout: Layout) -> tuple[EmbeddedStore, Actor]:
+def open_store(layout: Layout) -> tuple[AdministratorsStore, Actor]:
     """Open a store as the service user, and return it with who acts.
 
     What is missing of its directories is made. Then real, effective and saved ids of the process
@@ -247,9 +253,7 @@ def open_store(layout: Layout) -> tuple[EmbeddedStore, Actor]:
     make_directories(layout)
     drop_privileges()
     make_own_directories(layout)
-    store = EmbeddedStore(layout)
-    store.follow_file(layout.policy)
-    return store, actor
+    return open_administrators_store(layout), actor
 
 
 def refuse_sms() -> RefusedError:

@@ -6,16 +6,13 @@ A part of ``lifecycle``, which is the public Python API. Whether one counts for 
 """
 
 import datetime
-import sqlite3
 from typing import NamedTuple
 
 from pam_mfa.audit import EventName
 from pam_mfa.devices import require_user
 from pam_mfa.enabling import Enabling
 from pam_mfa.mfa_age import Place, Verified
-from pam_mfa.store import mfa_sessions
-from pam_mfa.store.device_files import encode_user
-from pam_mfa.store.state import Change, Claim, Known
+from pam_mfa.store import Change, Claim, Inventory, Known, encode_user
 
 
 class MfaSession(NamedTuple):
@@ -48,14 +45,14 @@ class MfaSessions(Enabling):
             found = self.remembered(user)
             names = {encode_user(user): user}
         else:
-            found = self._store.read_inventory(mfa_sessions.read_all)
+            found = self._store.read_inventory(lambda inventory: inventory.remembered())
             names = {encode_user(one): one for one in self._files.users()}
         return [self._session(names.get(one.user_key, one.user_key), one) for one in found]
 
     def remembered(self, user: str) -> tuple[Verified, ...]:
         """Return what is remembered of a user, as logins know it."""
         key = encode_user(user)
-        return self._store.read_inventory(lambda connection: mfa_sessions.read(connection, key))
+        return self._store.read_inventory(lambda inventory: inventory.remembered(key))
 
     def end_mfa_sessions(self, user: str | None = None) -> int:
         """End what is remembered of a user, or of everybody; return how many verifications.
@@ -68,13 +65,9 @@ class MfaSessions(Enabling):
             require_user(user)
         ended: list[int] = []
 
-        def end(connection: sqlite3.Connection) -> None:
+        def end(inventory: Inventory) -> None:
             key = encode_user(user) if user is not None else None
-            ended.append(
-                mfa_sessions.end_all(connection)
-                if key is None
-                else mfa_sessions.end_of_user(connection, key)
-            )
+            ended.append(inventory.end_sessions(key))
 
         def judge(known: Known) -> Change:
             del known

@@ -14,7 +14,6 @@ used, and nothing has to be kept of it: whoever asks again meanwhile is given th
 
 import functools
 import os
-import sqlite3
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -31,8 +30,7 @@ from pam_mfa.secret import Secret
 from pam_mfa.ssh_keys import SshKey, fingerprint, format_key, require_key
 from pam_mfa.ssh_possession import make_challenge, namespace_of, verify_possession
 from pam_mfa.sshsig import Proof, SignatureError
-from pam_mfa.store.device_files import encode_user
-from pam_mfa.store.state import Change, Claim, find_step
+from pam_mfa.store import Change, Claim, Inventory, encode_user
 
 DEFAULT_NAME: Final = "ssh-key"
 CHALLENGE_SECONDS: Final = 300
@@ -214,7 +212,7 @@ class SshKeyEnabling(Enabling):
     def _count(self, user: str, key: SshKey) -> int:
         """Return how often this user's key was enabled by a proof."""
         noted = _note_of(user, key)
-        return self._store.read_inventory(lambda db: find_step(db, noted)) or 0
+        return self._store.read_inventory(lambda db: db.find_step(noted)) or 0
 
     def _challenge(self, user: str, key: SshKey, period: int, count: int) -> str:
         bound = ("ssh key challenge", _host(), user, format_key(key), str(period), str(count))
@@ -229,8 +227,8 @@ class SshKeyEnabling(Enabling):
         """
         noted, serial_number = _note_of(pending.user, pending.key), _serial_number(pending)
 
-        def take(connection: sqlite3.Connection) -> None:
-            if (find_step(connection, noted) or 0) != count:
+        def take(inventory: Inventory) -> None:
+            if (inventory.find_step(noted) or 0) != count:
                 raise RefusedError(
                     "this challenge was used meanwhile; nothing was enabled",
                     hint="Ask for a new one.",

@@ -6,17 +6,13 @@ interrupted import goes on where it stopped.
 """
 
 import itertools
-import sqlite3
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Actor
-from pam_mfa.store import inventory
-from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.inventory import StoredToken
-from pam_mfa.store.state import Change, Claim
+from pam_mfa.store import AdministratorsStore, Change, Claim, Inventory, StoredToken
 from pam_mfa.tokens import BadEntry, Delivery, Token
 
 BATCH = 1000
@@ -33,7 +29,9 @@ class Intake(NamedTuple):
 class TokenStock:
     """The tokens of one store."""
 
-    def __init__(self, store: EmbeddedStore, clock: Callable[[], float], actor: Actor) -> None:
+    def __init__(
+        self, store: AdministratorsStore, clock: Callable[[], float], actor: Actor
+    ) -> None:
         """Take the store, the clock (seconds since the epoch) and who acts."""
         self._store = store
         self._clock = clock
@@ -41,7 +39,7 @@ class TokenStock:
 
     def list_tokens(self) -> list[StoredToken]:
         """Return every token, by serial number."""
-        return self._store.read_inventory(lambda db: list(inventory.list_tokens(db)))
+        return self._store.read_inventory(lambda db: list(db.list_tokens()))
 
     def take_in(
         self,
@@ -78,16 +76,16 @@ class TokenStock:
     def _find_clashes(self, tokens: Iterable[Token]) -> list[BadEntry]:
         """Return the tokens whose seed or serial number another one has already."""
 
-        def look(connection: sqlite3.Connection) -> list[BadEntry]:
+        def look(inventory: Inventory) -> list[BadEntry]:
             seen: dict[str, str] = {}
             clashes = []
             for token in tokens:
                 print_ = self._store.sealer.fingerprint(token.seed)
-                owner = inventory.find_owner(connection, print_) or seen.get(print_)
+                owner = inventory.find_owner(print_) or seen.get(print_)
                 seen.setdefault(print_, token.serial_number)
                 if owner not in (None, token.serial_number):
                     clashes.append(_clash(token, "its seed is another device's already"))
-                elif owner is None and inventory.find_token(connection, token.serial_number):
+                elif owner is None and inventory.find_token(token.serial_number):
                     clashes.append(_clash(token, "it is in stock with another seed"))
             return clashes
 
@@ -99,10 +97,10 @@ class TokenStock:
         ]
         added: list[str] = []
 
-        def add(connection: sqlite3.Connection) -> None:
+        def add(inventory: Inventory) -> None:
             added.clear()
             for token, sealed_seed in sealed:
-                if inventory.find_token(connection, token.serial_number):
+                if inventory.find_token(token.serial_number):
                     continue
                 print_ = self._store.sealer.fingerprint(token.seed)
                 stored = StoredToken(
@@ -113,8 +111,8 @@ class TokenStock:
                     sealed_seed,
                     None,
                 )
-                inventory.add_token(connection, stored)
-                inventory.add_fingerprint(connection, print_, token.serial_number)
+                inventory.add_token(stored)
+                inventory.add_fingerprint(print_, token.serial_number)
                 added.append(token.serial_number)
 
         nothing = Change(accepted=True, events=())

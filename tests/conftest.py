@@ -10,6 +10,8 @@ import pytest
 from audit_records import require_schema
 from installed import DataRoot, install
 
+pytest.register_assert_rewrite("store_behaviour")
+
 
 @pytest.fixture(scope="session")
 def prefix() -> Iterator[Path]:

@@ -5,14 +5,13 @@ Reads only. It finds who can write the log and not the state, as a careless scri
 nothing against who is root here.
 """
 
-import sqlite3
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from pam_mfa.audit import NO_HASH, hash_line
 from pam_mfa.audit_reading.anchors import Anchor
 from pam_mfa.audit_reading.records import RecordError, parse_record
-from pam_mfa.store.log_state import read_log_state
-from pam_mfa.store.state import Outbox
+from pam_mfa.store.log_state import LogState
 
 NAME: Final = "the state"
 
@@ -24,17 +23,12 @@ class KeptHead(NamedTuple):
     ends: frozenset[str] = frozenset()  # hashes that the log may end with: the rest is under way
 
 
-def read_kept_head(connection: sqlite3.Connection) -> KeptHead | None:
+def find_kept_head(log: LogState, lines: Sequence[bytes]) -> KeptHead | None:
     """Return the head; None before the first record.
 
     A verifier that was killed leaves records in the state that the log gets by the next one.
     """
-    connection.execute("BEGIN")
-    try:
-        head = read_log_state(connection).head
-        lines = Outbox(connection).lines()
-    finally:
-        connection.execute("ROLLBACK")
+    head = log.head
     if head.hash == NO_HASH:
         return None
     ends = {hash_line(line) for line in lines}

@@ -23,12 +23,12 @@ from pam_mfa.audit_reading import (
 )
 from pam_mfa.audit_reading.findings import FINDINGS_MAX
 from pam_mfa.audit_reading.journal import send_anchor
-from pam_mfa.audit_reading.kept_head import NAME, KeptHead, read_kept_head
+from pam_mfa.audit_reading.kept_head import NAME, KeptHead, find_kept_head
 from pam_mfa.cli.session import Session, json_option, pass_session
 from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError
 from pam_mfa.report import printable
-from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import drop_privileges
+from pam_mfa.store.opening import read_log_end
 
 _TEXT_MAX: Final = 1 << 16  # characters of a file that an anchor is looked for in
 _LIMITS: Final = (
@@ -114,8 +114,7 @@ def _read_kept_head(session: Session) -> tuple[KeptHead | None, str]:
         drop_privileges()
         if not layout.state.exists():
             return None, "only root may ask it"
-        with contextlib.closing(EmbeddedStore(layout, is_patient=True)) as store:
-            return store.read_inventory(read_kept_head), ""
+        return find_kept_head(*read_log_end(layout)), ""
     except PermissionError:
         return None, "only root may ask it"
     except (BrokenSystemError, OSError) as error:

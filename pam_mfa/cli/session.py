@@ -24,7 +24,7 @@ from pam_mfa.importing.security_keys import KeyImporter, Origins
 from pam_mfa.lifecycle import Actor, Lifecycle, open_store
 from pam_mfa.self_service.client import Sign, send_petition, sign_nothing
 from pam_mfa.self_service.protocol import Petition
-from pam_mfa.store.embedded import EmbeddedStore
+from pam_mfa.store import AdministratorsStore
 from pam_mfa.store.layout import Layout
 from pam_mfa.token_stock import TokenStock
 from pam_mfa.wire import Style
@@ -62,7 +62,7 @@ class Session:
         return KeyImporter(store, time.time, actor, origins)
 
     @functools.cached_property
-    def _opened(self) -> tuple[EmbeddedStore, Actor]:
+    def _opened(self) -> tuple[AdministratorsStore, Actor]:
         """Open the store, as the service user from here on.
 
         Raises:

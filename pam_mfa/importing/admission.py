@@ -7,7 +7,6 @@ decisions and the words for them; what is written besides, ``importing`` owns.
 
 import enum
 import re
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,9 +24,8 @@ from pam_mfa.factors.paper import used_key
 from pam_mfa.importing.credentials import Credential
 from pam_mfa.oath import SEED_BITS_MINIMUM
 from pam_mfa.policy import Policy
-from pam_mfa.store import inventory
+from pam_mfa.store import Inventory
 from pam_mfa.store.seal import Sealer
-from pam_mfa.store.state import find_step
 
 _RECOVERY = "recovery"
 _IMPORTED_SET = re.compile(r"[0-9a-f]{16}", re.ASCII)  # the end of such a set's serial number
@@ -102,14 +100,14 @@ class Admission:
     def __init__(
         self,
         sealer: Sealer,
-        connection: sqlite3.Connection,
+        inventory: Inventory,
         rules: Rules,
         now: float,
         claimed: dict[str, str] | None,
     ) -> None:
         """Take the time in seconds since the epoch, and for a dry run who would have a seed."""
         self._sealer = sealer
-        self._connection = connection
+        self._inventory = inventory
         self._rules = rules
         self._now = now
         self._claimed = claimed
@@ -176,7 +174,7 @@ class Admission:
     def _later_step(self, serial_number: str, credential: Credential) -> dict[str, int]:
         """Return the last step that was accepted there, where its code could count here."""
         used, parameters = self._last_used(credential), credential.parameters
-        known = find_step(self._connection, serial_number)
+        known = self._inventory.find_step(serial_number)
         if used <= (-1 if known is None else known):
             return {}
         if not parameters.is_event_based:
@@ -200,7 +198,7 @@ class Admission:
             for number, kept in enumerate(device.hashes)
             if kept not in left
         )
-        return {key: 1 for key in keys if find_step(self._connection, key) is None}
+        return {key: 1 for key in keys if self._inventory.find_step(key) is None}
 
     def _last_used(self, credential: Credential) -> int:
         """Return the last step that was accepted; one far ahead of now would lock its user out."""
@@ -255,16 +253,16 @@ class Admission:
 
     def _find_owner(self, fingerprint: str) -> str | None:
         claimed = self._claimed.get(fingerprint) if self._claimed else None
-        return claimed or inventory.find_owner(self._connection, fingerprint)
+        return claimed or self._inventory.find_owner(fingerprint)
 
     def _claim(self, fingerprint: str, serial_number: str) -> None:
         if self._claimed is not None:
             self._claimed[fingerprint] = serial_number
         else:
-            inventory.add_fingerprint(self._connection, fingerprint, serial_number)
+            self._inventory.add_fingerprint(fingerprint, serial_number)
 
     def _was_deactivated(self, fingerprint: str) -> bool:
-        return find_step(self._connection, mark_of(fingerprint)) is not None
+        return self._inventory.find_step(mark_of(fingerprint)) is not None
 
     def _free_name(self, user: str, sofar: Settlement) -> str:
         """Return a name that no device has or had: what an old one used up is not the new one's."""
@@ -273,7 +271,7 @@ class Admission:
             name
             for name in _names(self._rules.program)
             if name not in taken
-            and find_step(self._connection, serial_number_of("virtual", user, name)) is None
+            and self._inventory.find_step(serial_number_of("virtual", user, name)) is None
         )
 
 

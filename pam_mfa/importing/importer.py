@@ -8,7 +8,6 @@ import is completed by running it again, and never leaves a device without them.
 """
 
 import datetime
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
@@ -17,8 +16,7 @@ from pam_mfa.enabling import Actor
 from pam_mfa.errors import BrokenSystemError, DocumentError, RefusedError, UnsafeFileError
 from pam_mfa.importing.admission import Admission, Result, Row, Rules, Settlement, mark_of
 from pam_mfa.importing.credentials import Credential
-from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.state import Change, Claim
+from pam_mfa.store import AdministratorsStore, Change, Claim, Inventory
 
 BATCH = 200  # users; a login that enables a device waits for one batch at most
 
@@ -29,11 +27,11 @@ class Importer:
     """Takes credentials into one store."""
 
     def __init__(
-        self, store: EmbeddedStore, clock: Callable[[], float], actor: Actor, rules: Rules
+        self, store: AdministratorsStore, clock: Callable[[], float], actor: Actor, rules: Rules
     ) -> None:
         """Take the store, the clock (seconds since the epoch), who acts and the rules."""
         self._store = store
-        self._files = store.device_files
+        self._files = store.documents
         self._clock = clock
         self._actor = actor
         self._rules = rules
@@ -91,7 +89,7 @@ class Importer:
                 "",
                 (),
                 lambda _: self._change(settled),
-                lambda connection: settled.extend(settle(connection)),
+                lambda inventory: settled.extend(settle(inventory)),
             )
             self._store.commit([claim])
             owners = {each.rows[0].user: self._devices(each) for each in settled if each.gains}
@@ -104,13 +102,13 @@ class Importer:
 
     def _settler(
         self, batch: _Batch, claimed: dict[str, str] | None
-    ) -> Callable[[sqlite3.Connection], list[Settlement]]:
+    ) -> Callable[[Inventory], list[Settlement]]:
         """Return what settles a batch; the files are read now, not in the transaction."""
         known = {user: self._read(user) for user in batch}
 
-        def settle(connection: sqlite3.Connection) -> list[Settlement]:
+        def settle(inventory: Inventory) -> list[Settlement]:
             now = self._clock()
-            desk = Admission(self._store.sealer, connection, self._rules, now, claimed)
+            desk = Admission(self._store.sealer, inventory, self._rules, now, claimed)
             return [desk.settle(user, batch[user], known[user]) for user in batch]
 
         return settle

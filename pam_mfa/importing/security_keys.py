@@ -10,7 +10,6 @@ deactivated since an import stays so.
 import datetime
 import enum
 import functools
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -27,10 +26,7 @@ from pam_mfa.errors import BrokenSystemError, DocumentError, RefusedError, Unsaf
 from pam_mfa.importing.admission import begun_name, mark_of
 from pam_mfa.importing.u2f_keys import EnrolledKey
 from pam_mfa.lifecycle import Actor, Lifecycle
-from pam_mfa.store import inventory
-from pam_mfa.store.device_files import encode_user
-from pam_mfa.store.embedded import EmbeddedStore
-from pam_mfa.store.state import Change, Claim, find_step, forget_use
+from pam_mfa.store import AdministratorsStore, Change, Claim, Inventory, encode_user
 
 _PROGRAM = "u2f"  # the devices' name
 
@@ -84,11 +80,11 @@ class KeyImporter:
     """Takes credentials of pam_u2f into one store."""
 
     def __init__(
-        self, store: EmbeddedStore, clock: Callable[[], float], actor: Actor, origins: Origins
+        self, store: AdministratorsStore, clock: Callable[[], float], actor: Actor, origins: Origins
     ) -> None:
         """Take the store, the clock (seconds since the epoch), who acts, and the origins."""
         self._store = store
-        self._files = store.device_files
+        self._files = store.documents
         self._clock = clock
         self._actor = actor
         self._origins = origins
@@ -123,13 +119,13 @@ class KeyImporter:
         with self._files.lock():
             known = self._read(user)
 
-            def settle(connection: sqlite3.Connection) -> None:
-                settled.append(self._settle(user, theirs, known, {}, connection))
+            def settle(inventory: Inventory) -> None:
+                settled.append(self._settle(user, theirs, known, {}, inventory))
                 for gain in settled[0].gains:
                     if gain.is_new:
                         serial_number = gain.device.serial_number
-                        inventory.add_fingerprint(connection, gain.fingerprint, serial_number)
-                        forget_use(connection, serial_number, keep_step=False)
+                        inventory.add_fingerprint(gain.fingerprint, serial_number)
+                        inventory.forget_use(serial_number, keep_step=False)
 
             claim = Claim(encode_user(user), (), lambda _: self._change(user, settled[0]), settle)
             self._store.commit([claim])
@@ -148,10 +144,10 @@ class KeyImporter:
         theirs: Sequence[EnrolledKey],
         known: tuple[Device, ...] | str,
         claimed: Mapping[str, str],
-        connection: sqlite3.Connection,
+        inventory: Inventory,
     ) -> _Settlement:
         """Decide what becomes of one user's credentials, by the devices or why there are none."""
-        desk = _Desk(connection, user, known, claimed)
+        desk = _Desk(inventory, user, known, claimed)
         for key in theirs:
             fingerprint = self._lifecycle.credential_fingerprint(key.credential_id)
             desk.settle(key, fingerprint, self._origins.of(key), self._clock())
@@ -201,14 +197,14 @@ class _Desk:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        inventory: Inventory,
         user: str,
         known: tuple[Device, ...] | str,
         claimed: Mapping[str, str],
     ) -> None:
         self.rows: list[Row] = []
         self.gains: list[_Gain] = []
-        self._connection = connection
+        self._inventory = inventory
         self._user = user
         self._known = known
         self._claimed = claimed
@@ -259,7 +255,7 @@ class _Desk:
     def _find_obstacle(self, fingerprint: str, owner: str | None) -> str:
         if owner is not None:
             return f"the same credential is {owner} already; enable the key for {self._user} anew"
-        if find_step(self._connection, mark_of(fingerprint)) is not None:
+        if self._inventory.find_step(mark_of(fingerprint)) is not None:
             return (
                 "it was imported before and deactivated since; whoever still has the key enables "
                 f"it anew: pam-mfa enable fido {self._user}"
@@ -271,7 +267,7 @@ class _Desk:
         return (
             gained.get(fingerprint)
             or self._claimed.get(fingerprint)
-            or inventory.find_owner(self._connection, fingerprint)
+            or self._inventory.find_owner(fingerprint)
         )
 
 

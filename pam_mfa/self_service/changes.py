@@ -34,8 +34,7 @@ from pam_mfa.self_service.protocol import (
     Operation,
     Petition,
 )
-from pam_mfa.store import Change, Claim
-from pam_mfa.store.embedded import EmbeddedStore
+from pam_mfa.store import AdministratorsStore, Change, Claim
 from pam_mfa.verifier.login_session import Presence
 from pam_mfa.verifier.packets import Peer
 
@@ -76,12 +75,12 @@ class Case(NamedTuple):
     peer: Peer
     policy: Policy
     presence: Presence
-    store: EmbeddedStore
+    store: AdministratorsStore
     lifecycle: Lifecycle
     dialogue: Dialogue
 
 
-def record(store: EmbeddedStore, petition: Petition, peer: Peer, reason: Reason) -> None:
+def record(store: AdministratorsStore, petition: Petition, peer: Peer, reason: Reason) -> None:
     """Record a refusal; it is no guess, so it locks nobody."""
     if petition.operation not in CHANGES:
         return

@@ -45,8 +45,8 @@ from pam_mfa.self_service.protocol import (
     build_rows,
     parse_petition,
 )
-from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout, drop_privileges
+from pam_mfa.store.opening import open_administrators_store
 from pam_mfa.store.policies import read_policy
 from pam_mfa.verification import Caller, Machine, attempt
 from pam_mfa.verifier.login_session import Presence, find_presence
@@ -98,8 +98,7 @@ def _serve(
     if refusal is None and petition.operation in CHANGES:
         refusal = _check_password(petition.user, layout, dialogue)
     drop_privileges()
-    store = EmbeddedStore(layout)
-    store.follow_file(layout.policy)
+    store = open_administrators_store(layout)
     try:
         if refusal is not None:
             record(store, petition, peer, refusal.reason)

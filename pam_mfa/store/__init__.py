@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store: devices and state behind one interface.
 
-``Store`` is what verification and lifecycle know; ``EmbeddedStore`` (files and SQLite on this
-host) is one implementation.
+``Store`` is what verification knows, ``ServingStore`` what a verifier does besides, and
+``AdministratorsStore`` what changing devices takes. Nobody outside this room knows which engine is
+behind them: ``opening`` chooses it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pam_mfa.devices import Device
 from pam_mfa.errors import BrokenSystemError
+from pam_mfa.lockout import LockState
 from pam_mfa.policy import AuditRules
+from pam_mfa.store.claims import Change, Claim, Inventory, Known, Memory, StoredToken
+from pam_mfa.store.documents import Documents, Entry
 from pam_mfa.store.enrollment import DeviceState, Enrollment, OpenDevice, Standing
-from pam_mfa.store.mfa_sessions import Memory
-from pam_mfa.store.state import Change, Claim, Known
+from pam_mfa.store.user_keys import encode_user
+
+if TYPE_CHECKING:
+    from pam_mfa.store.seal import Sealer
+
+_Result = TypeVar("_Result")
 
 
 class Store(Protocol):
@@ -41,6 +50,38 @@ class Store(Protocol):
         """Return what stands in records for a name that no account has."""
 
 
+class AdministratorsStore(Store, Protocol):
+    """A store whose devices may be changed."""
+
+    @property
+    def documents(self) -> Documents:
+        """The devices of users."""
+
+    @property
+    def sealer(self) -> "Sealer":
+        """What seals and opens secrets.
+
+        Raises:
+            BrokenSystemError: there is no usable seal key.
+        """
+
+    def require_log(self) -> None:
+        """Make sure that a record can be written, before something is done that needs one.
+
+        Raises:
+            BrokenSystemError: it could not.
+        """
+
+    def read_locks(self, users: Sequence[str]) -> dict[str, LockState]:
+        """Return the wrong codes and locks of users, by name; those without any are left out."""
+
+    def read_inventory(self, look: Callable[[Inventory], _Result]) -> _Result:
+        """Return what a look at the inventory gives."""
+
+    def follow_file(self, path: Path) -> None:
+        """Tell outlets of records as a policy file says, which is read with the first record."""
+
+
 class ServingStore(Store, Protocol):
     """A store whose records a verifier has kept as policy says."""
 
@@ -53,16 +94,29 @@ class ServingStore(Store, Protocol):
     def sign_if_due(self, *, is_asked: bool = False) -> None:
         """Sign the records where that is due; never while somebody waits for a verdict."""
 
+    def require_desk(self) -> AdministratorsStore:
+        """Return what takes a user's device at a login.
+
+        Raises:
+            BrokenSystemError: devices are not changed from here.
+        """
+
 
 __all__ = [
+    "AdministratorsStore",
     "Change",
     "Claim",
     "DeviceState",
+    "Documents",
     "Enrollment",
+    "Entry",
+    "Inventory",
     "Known",
     "Memory",
     "OpenDevice",
     "ServingStore",
     "Standing",
     "Store",
+    "StoredToken",
+    "encode_user",
 ]

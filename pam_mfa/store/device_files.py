@@ -6,16 +6,15 @@ Owns file names, safety and locking; what a device is, ``devices`` knows.
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from pam_mfa.devices import Device, format_devices, parse_devices
 from pam_mfa.document import SIZE_MAX, parse_document
 from pam_mfa.errors import BrokenSystemError, UnsafeFileError
+from pam_mfa.store.documents import Entry
 from pam_mfa.store.files import (
     read_file,
     remove_drafts,
@@ -23,37 +22,13 @@ from pam_mfa.store.files import (
     replace_file,
     replace_files,
 )
+from pam_mfa.store.user_keys import encode_user
 
-_ENCODED_MAX = 200  # a file name has 255 bytes, the draft's suffix included
 _SUFFIX = ".yaml"
-
-
-def encode_user(user: str) -> str:
-    """Return a file name's stem for any user name, one stem a name.
-
-    Bytes other than ASCII letters, digits and ``_-.~`` become ``%XX``, and so does a leading
-    dot: no name is a path, hidden, or ``..``. What would be too long for a file name ends in its
-    SHA-256 instead.
-    """
-    raw = user.encode("utf-8", "surrogateescape")
-    encoded = urllib.parse.quote_from_bytes(raw, safe="")
-    if encoded.startswith("."):
-        encoded = f"%2E{encoded[1:]}"
-    if len(encoded) <= _ENCODED_MAX:
-        return encoded
-    # "%%" stands in no plain encoding, so no name can be made to collide with a hashed one.
-    return f"{encoded[:100].rpartition('%')[0]}%%{hashlib.sha256(raw).hexdigest()}"
 
 
 def _decode_user(stem: str) -> str:
     return urllib.parse.unquote_to_bytes(stem).decode("utf-8", "surrogateescape")
-
-
-class Entry(NamedTuple):
-    """A device file in the directory."""
-
-    user: str  # the file's own name, where it cannot be told whose it is
-    problem: str  # why it cannot; "" where it can
 
 
 class DeviceFiles:

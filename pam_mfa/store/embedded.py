@@ -3,7 +3,6 @@
 
 import datetime
 import os
-import sqlite3
 import syslog
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +24,8 @@ from pam_mfa.lockout import LockState
 from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.policy import AuditRules
 from pam_mfa.secret import Secret
-from pam_mfa.store.device_files import DeviceFiles, encode_user
+from pam_mfa.store.claims import Change, Claim, Inventory
+from pam_mfa.store.device_files import DeviceFiles
 from pam_mfa.store.enrollment import (
     DeviceState,
     Enrollment,
@@ -37,7 +37,7 @@ from pam_mfa.store.files import require_private_directory
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
 from pam_mfa.store.seal import Sealer, load_sealer
-from pam_mfa.store.state import Change, Claim
+from pam_mfa.store.user_keys import encode_user
 
 if TYPE_CHECKING:
     from pam_mfa.store.signing import SigningKey
@@ -62,7 +62,7 @@ class EmbeddedStore:
         Raises:
             BrokenSystemError: as ``open``, unless it is patient.
         """
-        self.device_files = DeviceFiles(layout.devices)
+        self.documents = DeviceFiles(layout.devices)
         self._layout = layout
         self._ledger = Ledger(layout, self._open_signing_key)
         self._opened: tuple[Sealer, bytes] | None = None
@@ -100,9 +100,9 @@ class EmbeddedStore:
         time taken does not tell who is enrolled.
         """
         self._open_once()
-        version = self.device_files.version(user)  # before the look: a change in between shows
+        version = self.documents.version(user)  # before the look: a change in between shows
         try:
-            devices = self.device_files.read(user)
+            devices = self.documents.read(user)
         except (UnsafeFileError, DocumentError) as error:
             return self._decoy_enrollment(user, Standing.UNREADABLE, str(error))
         paper = tuple(one for one in devices if isinstance(one, RecoveryCodes | Bypass))
@@ -117,10 +117,10 @@ class EmbeddedStore:
 
     def has_device(self, user: str, device: Device, version: tuple[int, ...]) -> bool:
         """Whether a device is still its user's; reads the file only where it was changed."""
-        if version and self.device_files.version(user) == version:
+        if version and self.documents.version(user) == version:
             return True
         try:
-            return device in self.device_files.read(user)
+            return device in self.documents.read(user)
         except (UnsafeFileError, DocumentError):
             return False
 
@@ -153,7 +153,7 @@ class EmbeddedStore:
         keys = {encode_user(user): user for user in users}
         return {keys[key]: lock for key, lock in self._ledger.read_locks([*keys]).items()}
 
-    def read_inventory(self, look: Callable[[sqlite3.Connection], _Result]) -> _Result:
+    def read_inventory(self, look: Callable[[Inventory], _Result]) -> _Result:
         """Return what a look at the inventory gives.
 
         Raises:
@@ -198,6 +198,10 @@ class EmbeddedStore:
     def sign_if_due(self, *, is_asked: bool = False) -> None:
         """Add a checkpoint to the audit log where one is due; never while somebody waits."""
         self._ledger.sign_if_due(is_asked=is_asked)
+
+    def require_desk(self) -> "EmbeddedStore":
+        """Return itself: devices are this host's own."""
+        return self
 
     def pseudonym(self, text: str) -> str:
         """Return the keyed hash of a name."""

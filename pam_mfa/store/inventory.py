@@ -7,9 +7,9 @@ of a seed: it tells that a seed is here already, and nothing about the seed.
 
 import sqlite3
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from pam_mfa.oath import Algorithm, Parameters
+from pam_mfa.store.claims import StoredToken
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS token(
@@ -20,17 +20,6 @@ CREATE TABLE IF NOT EXISTS fingerprint(
     seed TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS = "serial_number, manufacturer, algorithm, digits, period, counter, sealed_seed, user"
-
-
-class StoredToken(NamedTuple):
-    """A token in the inventory."""
-
-    serial_number: str
-    manufacturer: str
-    parameters: Parameters
-    counter: int
-    sealed_seed: str
-    user: str | None  # None: free
 
 
 def find_token(connection: sqlite3.Connection, serial_number: str) -> StoredToken | None:

@@ -10,7 +10,6 @@ loss kept from the log is found in the outbox by the next commit of any process,
 import contextlib
 import fcntl
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,12 +32,13 @@ from pam_mfa.audit.outlets import Outlets
 from pam_mfa.errors import AuditError, BrokenSystemError, StateError
 from pam_mfa.lockout import LockState
 from pam_mfa.policy import AuditRules, OnFailure
+from pam_mfa.store.claims import Change, Claim, Inventory
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.files import identity_of
 from pam_mfa.store.joining import Joint, find_joint
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.log_state import LogState
-from pam_mfa.store.state import Change, Claim, Committed, Outbox, Settled, State
+from pam_mfa.store.state import Committed, Outbox, Settled, State
 
 if TYPE_CHECKING:  # start-up cost: Ed25519 behind it
     from pam_mfa.store.signing import SigningKey
@@ -158,9 +158,13 @@ class Ledger:
         """Return the wrong codes and locks of users."""
         return self._state.read_locks(user_keys)
 
-    def read_inventory(self, look: Callable[[sqlite3.Connection], _Result]) -> _Result:
+    def read_inventory(self, look: Callable[[Inventory], _Result]) -> _Result:
         """Return what a look at the inventory gives."""
         return self._state.read_inventory(look)
+
+    def read_log_end(self) -> tuple[LogState, list[bytes]]:
+        """Return what the state knows of the log, and the lines that wait for it."""
+        return self._state.read_log_end()
 
     def close(self) -> None:
         """Close the files, with every record synced into the log and none in the outbox."""

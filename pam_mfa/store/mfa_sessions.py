@@ -6,9 +6,10 @@ inside a transaction of ``state``; which verification counts for what, ``mfa_age
 """
 
 import sqlite3
-from typing import Any, NamedTuple
+from typing import Any
 
 from pam_mfa.mfa_age import Place, Verified
+from pam_mfa.store.claims import Memory
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS mfa_session(
@@ -30,14 +31,6 @@ _INSERT = f"INSERT INTO mfa_session({_COLUMNS}) VALUES({','.join('?' * 12)})"
 _SELECT = f"SELECT {_COLUMNS} FROM mfa_session"  # noqa: S608 - constants of this file
 _DROP_MORE = """DELETE FROM mfa_session WHERE user = ?1 AND id <= (SELECT id FROM mfa_session
     WHERE user = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"""
-
-
-class Memory(NamedTuple):
-    """A verification that is to be remembered, and how long any is."""
-
-    verified: Verified
-    seconds: float
-    now: float  # since the epoch; what is older than so many seconds is forgotten
 
 
 def read(connection: sqlite3.Connection, user_key: str) -> tuple[Verified, ...]:

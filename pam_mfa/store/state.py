@@ -8,19 +8,21 @@ durability; the judge, who owns the rules, is handed in.
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pam_mfa.audit import Event, Head, follow
 from pam_mfa.errors import StateError, UnsafeFileError
 from pam_mfa.lockout import LockState
-from pam_mfa.mfa_age import Verified
 from pam_mfa.store import inventory, mfa_sessions
+from pam_mfa.store.claims import Change, Claim, Inventory, Known
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.files import identity_of, make_private_file
 from pam_mfa.store.log_state import SCHEMA as LOG_SCHEMA
 from pam_mfa.store.log_state import LogState, read_log_state, write_log_state
+from pam_mfa.store.sqlite_inventory import SqliteInventory
+from pam_mfa.store.used_steps import find_step, find_twice
 
 _Result = TypeVar("_Result")
 
@@ -45,7 +47,6 @@ _UPSERT_LOCK = """INSERT INTO lock_state VALUES(?, ?, ?) ON CONFLICT(user)
 _UPSERT_STEP = """INSERT INTO used_step(serial_number, step, used_at) VALUES(?, ?, ?)
     ON CONFLICT(serial_number)
     DO UPDATE SET step = max(step, excluded.step), used_at = max(used_at, excluded.used_at)"""
-_FORGET_DRIFT = "UPDATE used_step SET drift = 0, used_at = 0 WHERE serial_number = ?"
 _UPDATE_DRIFT = "UPDATE used_step SET drift = ? WHERE serial_number = ?"
 
 
@@ -55,9 +56,6 @@ _DEVICES = "SELECT serial_number, step, drift, used_at FROM used_step WHERE seri
 _LOCKS = "SELECT user, failures, locked_until FROM lock_state WHERE user IN "
 _KEYS_MAX = 500  # of one query
 # Each of these is kept twice, in pages of its own: bits that a disk turns are in one of the two.
-_STEP = """SELECT step FROM used_step INDEXED BY sqlite_autoindex_used_step_1
-    WHERE serial_number = ?"""
-_STEP_COPY = "SELECT step FROM used_step INDEXED BY used_step_copy WHERE serial_number = ?"
 _LOCK = """SELECT failures, locked_until FROM lock_state INDEXED BY sqlite_autoindex_lock_state_1
     WHERE user = ?"""
 _LOCK_COPY = """SELECT failures, locked_until FROM lock_state INDEXED BY lock_state_copy
@@ -65,36 +63,6 @@ _LOCK_COPY = """SELECT failures, locked_until FROM lock_state INDEXED BY lock_st
 # Of sqlite3.h: not an error of the disk or of another process, but of what the file says.
 _DAMAGES = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _INSERT_LINE = "INSERT INTO outbox(line) VALUES(?)"
-
-
-class Known(NamedTuple):
-    """What is known of one user when a claim is judged."""
-
-    lock: LockState
-    used_steps: Mapping[str, int]  # by serial number: the last time step that was accepted
-    remembered: tuple[Verified, ...] = ()  # the user's verifications, where the claim asks for them
-
-
-class Change(NamedTuple):
-    """A judgement: what is to be made durable, and whether the claim is accepted."""
-
-    accepted: bool
-    events: tuple[Event, ...]
-    lock: LockState | None = None  # None: as it was
-    used_steps: Mapping[str, int] = {}
-    drifts: Mapping[str, int] = {}  # of devices whose used step is here, too
-    used_at: float = 0.0  # seconds since the epoch, for "last used"; 0: not a use
-    memory: mfa_sessions.Memory | None = None  # what is to be remembered
-
-
-class Claim(NamedTuple):
-    """Something to be judged against what is known, and the judge for it."""
-
-    user_key: str
-    serial_numbers: tuple[str, ...]
-    judge: Callable[[Known], Change]
-    inventory: Callable[[sqlite3.Connection], None] | None = None  # done before judging
-    asks_memory: bool = False  # whether the judge is to know what is remembered of the user
 
 
 class Committed(NamedTuple):
@@ -194,14 +162,28 @@ class State:
         """
         return {str(row[0]): _lock(row[1:]) for row in self._select(_LOCKS, user_keys)}
 
-    def read_inventory(self, look: Callable[[sqlite3.Connection], _Result]) -> _Result:
+    def read_inventory(self, look: Callable[[Inventory], _Result]) -> _Result:
         """Return what a look at the inventory gives.
 
         Raises:
             StateError: it cannot be read.
         """
         with self._translated():
-            return look(self._open())
+            return look(SqliteInventory(self._open()))
+
+    def read_log_end(self) -> tuple[LogState, list[bytes]]:
+        """Return what is known of the log and the lines that wait for it, as of one moment.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+        with self._translated():
+            connection = self._open()
+            connection.execute("BEGIN")
+            try:
+                return read_log_state(connection), Outbox(connection).lines()
+            finally:
+                connection.execute("ROLLBACK")
 
     def _select(self, query: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
         """Return the rows of these keys, hundreds by one query."""
@@ -286,32 +268,9 @@ class State:
         return connection
 
 
-def find_step(connection: sqlite3.Connection, serial_number: str) -> int | None:
-    """Return the last step of a device, or of what else is noted as one; None: never used."""
-    row = _find_twice(connection, (_STEP, _STEP_COPY), serial_number)
-    return int(row[0]) if row else None
-
-
-def _find_twice(
-    connection: sqlite3.Connection, queries: tuple[str, str], key: str
-) -> tuple[Any, ...] | None:
-    """Return a row that both copies agree on; a key that one of them lost is a used code lost.
-
-    Raises:
-        sqlite3.DatabaseError: they do not agree.
-    """
-    row, copy = (connection.execute(query, (key,)).fetchone() for query in queries)
-    if row != copy:
-        error = sqlite3.DatabaseError("what it keeps twice is not the same")
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
-    found: tuple[Any, ...] | None = row
-    return found
-
-
 def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
     if claim.inventory is not None:
-        claim.inventory(connection)
+        claim.inventory(SqliteInventory(connection))
     lock = _read_lock(connection, claim.user_key)
     remembered = mfa_sessions.read(connection, claim.user_key) if claim.asks_memory else ()
     change = claim.judge(Known(lock, _read_steps(connection, claim.serial_numbers), remembered))
@@ -330,22 +289,6 @@ def _judge(connection: sqlite3.Connection, claim: Claim) -> Change:
     return change
 
 
-def forget_use(connection: sqlite3.Connection, serial_number: str, *, keep_step: bool) -> None:
-    """Forget how a device was used when it leaves its user; inside a transaction.
-
-    Args:
-        connection: in the transaction.
-        serial_number: the device's.
-        keep_step: for a token, whose seed stays: what was used is never good again. An
-            application's or security key's next namesake has another secret.
-    """
-    if keep_step:
-        connection.execute(_FORGET_DRIFT, (serial_number,))
-    else:
-        connection.execute("DELETE FROM used_step WHERE serial_number = ?", (serial_number,))
-    mfa_sessions.end_of_device(connection, serial_number)
-
-
 def create_schema(connection: sqlite3.Connection) -> None:
     """Make the tables that are missing, in one transaction; those that are there stay."""
     connection.execute("PRAGMA journal_mode = WAL")
@@ -359,7 +302,7 @@ def create_schema(connection: sqlite3.Connection) -> None:
 
 
 def _read_lock(connection: sqlite3.Connection, user_key: str) -> LockState:
-    row = _find_twice(connection, (_LOCK, _LOCK_COPY), user_key)
+    row = find_twice(connection, (_LOCK, _LOCK_COPY), user_key)
     return _lock(row) if row else LockState()
 
 

@@ -14,8 +14,8 @@ from pam_mfa import __version__
 from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.errors import BrokenSystemError, PamMfaError, PolicyError
 from pam_mfa.store import Change, Claim
-from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout, drop_privileges, make_run_directory
+from pam_mfa.store.opening import open_serving_store
 from pam_mfa.verification import Machine
 from pam_mfa.verifier import journal
 from pam_mfa.verifier.conversation import Services, follow_policy
@@ -74,7 +74,7 @@ def _run(arguments: list[str]) -> int:
 def _open_services(layout: Layout, *, is_daemon: bool) -> Services:
     drop_privileges()
     # On demand it is opened when it is needed: a rule that skips needs none.
-    store = EmbeddedStore(layout, is_patient=True)
+    store = open_serving_store(layout)
     if is_daemon:
         try:
             store.open()

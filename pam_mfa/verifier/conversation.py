@@ -130,11 +130,9 @@ def _choose(request: Request, caller: Caller, policy: Policy, services: Services
     decision = yield from find_decision(request, policy, services.clock)
     if decision.action is Action.ENROLL or decision.may_enroll:
         from pam_mfa.enrolling import enroll  # noqa: PLC0415 - not what a login needs
-        from pam_mfa.store.embedded import EmbeddedStore  # noqa: PLC0415
 
-        if not isinstance(services.store, EmbeddedStore):
-            raise BrokenSystemError("this store cannot take a device at a login")
-        verdict = yield from enroll(request, caller, services.store, services.clock)
+        desk = services.store.require_desk()
+        verdict = yield from enroll(request, caller, desk, services.clock)
         if decision.action is Action.ENROLL or verdict.reason is not None:
             return verdict  # else there is a device to verify by
     charge = Charge(request, caller, policy, decision)

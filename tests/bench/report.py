@@ -40,7 +40,7 @@ from pam_mfa.lockout import LockState
 from pam_mfa.oath import Parameters
 from pam_mfa.secret import Secret
 from pam_mfa.store import Change, Claim
-from pam_mfa.store.device_files import encode_user
+from pam_mfa.store import encode_user
 from pam_mfa.store.layout import Layout
 store, _ = open_store(Layout(Path(root)))
 names = [f"user{n:06}" for n in range(int(count))]
@@ -58,7 +58,7 @@ for n, user in enumerate(names):
         hashes = tuple(os.urandom(32).hex() for _ in range(10))
         devices.append(RecoveryCodes(f"recovery/{user}/x", "recovery",
                                      moment + datetime.timedelta(2), hashes))
-    path = store.device_files.path(user)
+    path = store.documents.path(user)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
         file.write(format_devices(user, devices))
     lock = LockState((), time.time() + 86400) if n % 100 == 0 else None

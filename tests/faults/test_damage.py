@@ -12,8 +12,9 @@ from strained import Strained
 
 from pam_mfa.errors import StateError
 from pam_mfa.lockout import LockState
+from pam_mfa.store import Change, Claim, Known
 from pam_mfa.store.log_state import LogState
-from pam_mfa.store.state import Change, Claim, Known, Outbox, Settled, State
+from pam_mfa.store.state import Outbox, Settled, State
 
 pytest_plugins = ["strained_fixtures"]
 

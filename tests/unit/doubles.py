@@ -23,7 +23,15 @@ from pam_mfa.mfa_age import Verified
 from pam_mfa.oath import Algorithm, Parameters
 from pam_mfa.policy import AuditRules
 from pam_mfa.secret import Secret
-from pam_mfa.store import Change, Claim, Enrollment, Known, OpenDevice, Standing
+from pam_mfa.store import (
+    AdministratorsStore,
+    Change,
+    Claim,
+    Enrollment,
+    Known,
+    OpenDevice,
+    Standing,
+)
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.layout import Layout
 from pam_mfa.verification import Ask, Attempt, Commit, Listen, Verdict
@@ -152,6 +160,10 @@ class MemoryStore:
     def note_policy(self, digest: str, *, is_accepted: bool) -> None:
         """Keep in mind what policy is to be recorded."""
         self.policies.append((digest, is_accepted))
+
+    def require_desk(self) -> AdministratorsStore:
+        """Take nobody's device."""
+        raise BrokenSystemError("devices are not changed from here")
 
     def sign_if_due(self, *, is_asked: bool = False) -> None:
         """Count how often signing was thought of."""

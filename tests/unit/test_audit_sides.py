@@ -15,13 +15,14 @@ from doubles import START, make_event, make_layout
 from pam_mfa.audit import AuditLog, Event
 from pam_mfa.audit_reading import ChainCheck, Kind, PublicKeys, Report, Wanted, find_logs, open_logs
 from pam_mfa.audit_reading.following import Follower
-from pam_mfa.audit_reading.kept_head import NAME, read_kept_head
+from pam_mfa.audit_reading.kept_head import NAME, find_kept_head
 from pam_mfa.audit_reading.reading import Reader
 from pam_mfa.audit_reading.records import Selection
 from pam_mfa.audit_reading.signatures import read_public_key
 from pam_mfa.store import Change, Claim
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
+from pam_mfa.store.opening import read_log_end
 
 HOSTILE = '\u202e"x","previous":"0","sequence":1,\n\x1b[2J\udcff'
 
@@ -46,9 +47,9 @@ def commit(store: EmbeddedStore, *events: Event) -> None:
     store.commit([Claim("", (), lambda _: change)])
 
 
-def verify(layout: Layout, store: EmbeddedStore) -> Report:
+def verify(layout: Layout) -> Report:
     """Return the report on the log, with the host's own key and the state's head."""
-    kept = store.read_inventory(read_kept_head)
+    kept = find_kept_head(*read_log_end(layout))
     assert kept is not None
     path = layout.library / "audit.pub"  # made by the first signature
     keys = PublicKeys([read_public_key(path)] if path.exists() else [])
@@ -69,7 +70,7 @@ def test_written_and_whole(layout: Layout, store: EmbeddedStore) -> None:
     for number in range(20):
         commit(store, make_event(f"user{number}"), make_event("alice", detail=HOSTILE))
     store.sign_if_due(is_asked=True)
-    report = verify(layout, store)
+    report = verify(layout)
     assert [] == found(report)
     assert report.checkpoints > 0
     assert report.last is not None
@@ -83,14 +84,14 @@ def test_rotated_and_whole(layout: Layout, store: EmbeddedStore) -> None:
         commit(store, make_event("alice"), make_event("bob"))
         layout.audit_log.rename(layout.audit_log.with_name(f"audit.jsonl.{number}"))
     commit(store, make_event("alice"))
-    assert [] == found(verify(layout, store))
+    assert [] == found(verify(layout))
 
 
 def test_clock_that_went_back(layout: Layout, store: EmbeddedStore) -> None:
     """A clock that was set back breaks no chain."""
     for moment in (START, START + 100, START - 10_000, START):
         commit(store, make_event("alice")._replace(at=moment))
-    assert [] == found(verify(layout, store))
+    assert [] == found(verify(layout))
 
 
 def test_cut_log(layout: Layout, store: EmbeddedStore) -> None:
@@ -100,7 +101,7 @@ def test_cut_log(layout: Layout, store: EmbeddedStore) -> None:
     store.close()  # nothing waits in the state any more
     lines = layout.audit_log.read_bytes().splitlines(keepends=True)
     layout.audit_log.write_bytes(b"".join(lines[:-2]))
-    assert [(Kind.TRUNCATED, len(lines))] == found(verify(layout, store))
+    assert [(Kind.TRUNCATED, len(lines))] == found(verify(layout))
 
 
 def test_record_on_its_way(
@@ -116,9 +117,9 @@ def test_record_on_its_way(
         patch.setattr(AuditLog, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             commit(store, make_event("bob"))
-    assert [] == found(verify(layout, store))
+    assert [] == found(verify(layout))
     commit(EmbeddedStore(layout), make_event("carol"))
-    report = verify(layout, store)
+    report = verify(layout)
     assert [] == found(report)
 
 
@@ -135,7 +136,7 @@ def test_first_record_on_its_way(
         with pytest.raises(KeyboardInterrupt):
             commit(store, make_event("bob"))
     layout.audit_log.touch(0o640)
-    assert [] == found(verify(layout, store))
+    assert [] == found(verify(layout))
 
 
 def test_emptied_log(layout: Layout, store: EmbeddedStore) -> None:
@@ -144,7 +145,7 @@ def test_emptied_log(layout: Layout, store: EmbeddedStore) -> None:
         commit(store, make_event("alice"))
     store.close()
     os.truncate(layout.audit_log, 0)
-    assert [Kind.TRUNCATED] == [kind for kind, _ in found(verify(layout, store))]
+    assert [Kind.TRUNCATED] == [kind for kind, _ in found(verify(layout))]
 
 
 def test_torn_line(layout: Layout, store: EmbeddedStore) -> None:
@@ -153,10 +154,10 @@ def test_torn_line(layout: Layout, store: EmbeddedStore) -> None:
     store.close()
     with layout.audit_log.open("ab") as file:
         file.write(b'{"caller_pid":12,"det')
-    assert [Kind.TRUNCATED] == [kind for kind, _ in found(verify(layout, store))]
+    assert [Kind.TRUNCATED] == [kind for kind, _ in found(verify(layout))]
     again = EmbeddedStore(layout)
     commit(again, make_event("bob"))
-    report = verify(layout, again)
+    report = verify(layout)
     again.close()
     assert ([], ["MendLog"]) == (found(report), [one.event_name for one in report.notes])
 
@@ -169,7 +170,7 @@ def test_lost_state(layout: Layout, store: EmbeddedStore) -> None:
         path.unlink()
     again = EmbeddedStore(layout)
     commit(again, make_event("bob"))
-    report = verify(layout, again)
+    report = verify(layout)
     again.close()
     assert [] == found(report)
     assert ["state_lost"] == [one.reason for one in report.notes if one.event_name == "ResumeLog"]
@@ -186,7 +187,7 @@ def test_lost_records(layout: Layout, store: EmbeddedStore) -> None:
     again = EmbeddedStore(layout)
     commit(again, make_event("bob"))
     commit(again, make_event("bob"))
-    report = verify(layout, again)
+    report = verify(layout)
     again.close()
     assert [(Kind.REMOVED, first)] == found(report)
     assert ["log_lost"] == [one.reason for one in report.notes]
@@ -201,7 +202,7 @@ def test_edited_line(layout: Layout, store: EmbeddedStore) -> None:
     for index, line in enumerate(lines):
         edited = line.replace(b'"host":"', b'"host":"x')
         layout.audit_log.write_bytes(b"".join((*lines[:index], edited, *lines[index + 1 :])))
-        report = verify(layout, store)
+        report = verify(layout)
         assert {index + 1} == {one.place.line for one in report.findings}
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pam_mfa.devices import DEVICES_MAX, format_devices
 from pam_mfa.errors import BrokenSystemError, DocumentError, UnsafeFileError
-from pam_mfa.store.device_files import DeviceFiles, encode_user
+from pam_mfa.store import encode_user
+from pam_mfa.store.device_files import DeviceFiles
 
 ANY_NAME = st.binary(max_size=400).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 TRICKY = st.text(st.sampled_from("a%2E./~?\0\né"), max_size=12)

@@ -347,7 +347,7 @@ def test_status_of_unreadable_files(host: Host) -> None:
     """A device file that cannot be read is told in its user's status, as a login finds it."""
     for user in ("alice", "bob"):
         host.phone(user)
-    host.store.device_files.path("alice").chmod(0o644)
+    host.store.documents.path("alice").chmod(0o644)
     alice, bob = host.life.user_statuses(["alice", "bob"])
     assert (alice.standing, alice.devices) == (Standing.UNREADABLE, ())
     assert alice.problem == host.store.read_enrollment("alice").problem
@@ -362,7 +362,7 @@ def test_status_of_a_seed_that_does_not_open(host: Host, *, are_opened: bool) ->
     first, second = host.life.list_devices("alice")
     assert isinstance(first, VirtualDevice)
     spoilt = first._replace(sealed_seed="sealed:v1:AAAA")
-    host.store.device_files.write("alice", (spoilt, second))
+    host.store.documents.write("alice", (spoilt, second))
     (status,) = host.life.user_statuses(["alice"], are_opened=are_opened)
     assert [bool(one.problem) for one in status.devices] == [are_opened, False]
     assert status.standing is Standing.ENROLLED

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from pam_mfa.devices import VirtualDevice
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.secret import Secret
-from pam_mfa.store import Change, Claim, Standing
-from pam_mfa.store.device_files import encode_user
+from pam_mfa.store import Change, Claim, Standing, encode_user
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.seal import Sealer
@@ -43,7 +42,7 @@ def sealed(sealer: Sealer, name: str = "phone", seed: Secret = SEED) -> VirtualD
 def test_enrolled(store: EmbeddedStore) -> None:
     """A user's devices are read with their seeds."""
     devices = (sealed(store.sealer), sealed(store.sealer, "tablet", OTHER_SEED))
-    store.device_files.write("alice", devices)
+    store.documents.write("alice", devices)
     enrollment = store.read_enrollment("alice")
     assert ("alice", Standing.ENROLLED, devices, (SEED, OTHER_SEED), "") == (
         enrollment.user_key,
@@ -66,7 +65,7 @@ def test_not_enrolled(store: EmbeddedStore) -> None:
 
 def test_no_device_left(store: EmbeddedStore) -> None:
     """A user whose last device was taken is not enrolled."""
-    store.device_files.write("alice", ())
+    store.documents.write("alice", ())
     assert Standing.NOT_ENROLLED is store.read_enrollment("alice").standing
 
 
@@ -88,40 +87,40 @@ def test_user_who_is_called_like_the_decoy(store: EmbeddedStore) -> None:
 
 def torn(store: EmbeddedStore) -> str:
     """Cut Alice's device file before its last key."""
-    path = store.device_files.path("alice")
+    path = store.documents.path("alice")
     path.write_bytes(path.read_bytes().partition(b"  secret:")[0])
     return "'devices[0].secret' is missing"
 
 
 def readable(store: EmbeddedStore) -> str:
     """Let everybody read Alice's device file."""
-    store.device_files.path("alice").chmod(0o644)
+    store.documents.path("alice").chmod(0o644)
     return "has the mode 0644"
 
 
 def directory(store: EmbeddedStore) -> str:
     """Put a directory in the place of Alice's device file."""
-    store.device_files.path("alice").unlink()
-    store.device_files.path("alice").mkdir()
+    store.documents.path("alice").unlink()
+    store.documents.path("alice").mkdir()
     return "is not a regular file"
 
 
 def wrong_tag(store: EmbeddedStore) -> str:
     """Give a value of Alice's device file a tag that it does not fit."""
-    path = store.device_files.path("alice")
+    path = store.documents.path("alice")
     path.write_bytes(path.read_bytes().replace(b"digits: 6", b"digits: !!bool 6"))
     return "line 9"
 
 
 def other_key(store: EmbeddedStore) -> str:
     """Seal Alice's device with another host's key."""
-    store.device_files.write("alice", (sealed(Sealer(Secret(bytes(32)))),))
+    store.documents.write("alice", (sealed(Sealer(Secret(bytes(32)))),))
     return "does not open with this host's seal key"
 
 
 def unmounted(store: EmbeddedStore) -> str:
     """Take the directory of devices away."""
-    directory = store.device_files.path("alice").parent
+    directory = store.documents.path("alice").parent
     directory.rename(directory.with_name("elsewhere"))
     return "there is no directory"
 
@@ -129,7 +128,7 @@ def unmounted(store: EmbeddedStore) -> str:
 @pytest.mark.parametrize("spoil", [torn, readable, directory, wrong_tag, other_key, unmounted])
 def test_unreadable(store: EmbeddedStore, spoil: Callable[[EmbeddedStore], str]) -> None:
     """Devices that cannot be read make no "not enrolled"; the log is told why."""
-    store.device_files.write("alice", (sealed(store.sealer),))
+    store.documents.write("alice", (sealed(store.sealer),))
     expected = spoil(store)
     enrollment = store.read_enrollment("alice")
     assert (Standing.UNREADABLE, 1, True) == (
@@ -141,7 +140,7 @@ def test_unreadable(store: EmbeddedStore, spoil: Callable[[EmbeddedStore], str])
 def test_one_device_that_does_not_open(store: EmbeddedStore) -> None:
     """A device that does not open leaves the others usable, and is told of."""
     stolen = sealed(store.sealer)._replace(name="copy", serial_number="virtual/alice/copy")
-    store.device_files.write("alice", (stolen, sealed(store.sealer)))
+    store.documents.write("alice", (stolen, sealed(store.sealer)))
     enrollment = store.read_enrollment("alice")
     assert (Standing.ENROLLED, ["phone"]) == (
         enrollment.standing, [opened.device.name for opened in enrollment.devices],

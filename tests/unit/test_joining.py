@@ -15,10 +15,10 @@ from ledgers import Opener
 from pam_mfa.audit import AuditLog
 from pam_mfa.errors import AuditError, BrokenSystemError
 from pam_mfa.policy import AuditRules, OnFailure
+from pam_mfa.store import Change, Claim
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
-from pam_mfa.store.state import Change, Claim
 
 pytest_plugins = ["ledger_fixtures"]
 

@@ -30,7 +30,7 @@ from pam_mfa.key_enabling import name_from_product
 from pam_mfa.lifecycle import DevicesChangedError, KeyWish, PendingKey
 from pam_mfa.policy import Fido, SignCount, UserVerification
 from pam_mfa.secret import Secret
-from pam_mfa.store.state import Change, Claim
+from pam_mfa.store import Change, Claim
 
 SERIAL = "fido/alice/yubikey-5-nfc"
 TOUCH = "Touch the security key (YubiKey 5 NFC) to enable it for alice."
@@ -565,7 +565,7 @@ def test_no_device_without_its_file(host: KeyHost, monkeypatch: pytest.MonkeyPat
         raise BrokenSystemError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(host.store.device_files, "write", refuse)
+        patch.setattr(host.store.documents, "write", refuse)
         with pytest.raises(BrokenSystemError):
             host.lifecycle.enable_fido(accepted, assertion)
     assert () == host.lifecycle.list_devices("alice")

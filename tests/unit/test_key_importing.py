@@ -165,7 +165,7 @@ def test_interrupted(host: KeyHost, monkeypatch: pytest.MonkeyPatch) -> None:
         raise BrokenSystemError("the disk is full", hint="See: df")
 
     with monkeypatch.context() as patch:
-        patch.setattr(host.store.device_files, "write", refuse)
+        patch.setattr(host.store.documents, "write", refuse)
         with pytest.raises(BrokenSystemError) as raised:
             carry_out(host, make_key(1), make_key(2))
     assert "run the import again" in raised.value.hint

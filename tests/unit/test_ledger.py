@@ -18,9 +18,9 @@ from ledgers import Opener
 from pam_mfa.audit import AuditLog
 from pam_mfa.errors import AuditError, StateError
 from pam_mfa.lockout import LockState
+from pam_mfa.store import Change, Claim, Known
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
-from pam_mfa.store.state import Change, Claim, Known
 
 pytest_plugins = ["ledger_fixtures"]
 

@@ -13,8 +13,7 @@ from pam_mfa.cli.__main__ import commands
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Actor, Lifecycle
 from pam_mfa.mfa_age import Place, Verified
-from pam_mfa.store import Change, Claim, Memory
-from pam_mfa.store.device_files import encode_user
+from pam_mfa.store import Change, Claim, Memory, encode_user
 from pam_mfa.store.embedded import EmbeddedStore
 
 ACTOR = Actor(0, 4321, 1000)

@@ -105,7 +105,7 @@ class Host:
             pending = self.lifecycle.begin_virtual("alice", seed=SEED)
             pair = (code_of(SEED, STEP - 2), code_of(SEED, STEP - 1))
             self.lifecycle.enable(pending, *pair)
-        self._spoil(case.kind, self.store.device_files.path("alice"))
+        self._spoil(case.kind, self.store.documents.path("alice"))
 
     def _spoil(self, kind: str, path: Path) -> None:
         if kind == "locked":
@@ -114,10 +114,10 @@ class Host:
         elif kind == "unreadable":
             path.chmod(0o644)
         elif kind == "seal":
-            (device,) = self.store.device_files.read("alice")
+            (device,) = self.store.documents.read("alice")
             assert isinstance(device, VirtualDevice)
             spoilt = device._replace(sealed_seed="x")
-            self.store.device_files.write("alice", (spoilt,))
+            self.store.documents.write("alice", (spoilt,))
         elif kind == "used bypass":
             self.run(Phase.AUTH, self.right, Policy(prompts=1))
         elif kind == "expired bypass":
@@ -228,7 +228,7 @@ def test_reason_is_recorded(host: Host) -> None:
     """The reason that is given for a refusal is the one that its record gives."""
     said = host.foresee()
     log_in(host, "999999")
-    log = (host.store.device_files.path("x").parents[3] / "log/pam_mfa/audit.jsonl").read_text()
+    log = (host.store.documents.path("x").parents[3] / "log/pam_mfa/audit.jsonl").read_text()
     assert said.reason is None or f'"reason":"{said.reason.value}"' in log.splitlines()[-1]
 
 

@@ -30,8 +30,7 @@ from pam_mfa.report import (
     write_json,
 )
 from pam_mfa.secret import Secret
-from pam_mfa.store import Change, Claim
-from pam_mfa.store.device_files import encode_user
+from pam_mfa.store import Change, Claim, encode_user
 from pam_mfa.store.embedded import EmbeddedStore
 
 PASSWD = """\
@@ -86,7 +85,7 @@ class Host:
 
     def enroll(self, user: str) -> None:
         """Give a user an application's device."""
-        self.store.device_files.write(user, (self.virtual(user),))
+        self.store.documents.write(user, (self.virtual(user),))
 
     def use(self, key: str, at: float = START, drift: int = 0) -> None:
         """Note that a device, or a code on paper, was used."""
@@ -148,7 +147,7 @@ def test_devices(host: Host) -> None:
     """Each device has its own columns, in the order they were enabled."""
     sealed = host.store.sealer.seal(OTHER_SEED, "alice", "T-1")
     token = TokenDevice("T-1", "token", moment(), Parameters(period=0), sealed)
-    host.store.device_files.write("alice", (host.virtual("alice"), token))
+    host.store.documents.write("alice", (host.virtual("alice"), token))
     host.use("virtual/alice/phone", drift=-3)
     row = host.row("alice")
     assert ["virtual", "virtual/alice/phone", "phone", "2026-01-02T03:04:05Z",
@@ -167,7 +166,7 @@ def test_paper(host: Host) -> None:
     """Recovery codes are a device and tell the codes left; a bypass is none and tells its end."""
     codes = RecoveryCodes("recovery/alice/1", "recovery", moment(), ("a", "b", "c"))
     bypass = Bypass("bypass/alice/1", "bypass", moment(), moment(), ("d",))
-    host.store.device_files.write("alice", (bypass, codes))
+    host.store.documents.write("alice", (bypass, codes))
     host.use("recovery/alice/1#1")
     row = host.row("alice")
     assert ("recovery", "2", "2026-01-02T03:04:05Z", "N/A", "2023-11-14T22:14:05Z") == (
@@ -191,7 +190,7 @@ def test_weak_seed(host: Host) -> None:
     """A seed of less than 112 bits is told, without being opened."""
     seeds = [Secret(bytes(size)) for size in (13, 14)]
     devices = [host.virtual("alice", f"n{len(seed.reveal())}", seed) for seed in seeds]
-    host.store.device_files.write("alice", tuple(devices))
+    host.store.documents.write("alice", tuple(devices))
     row = host.row("alice")
     assert ("true", "false") == (row["device_1_weak"], row["device_2_weak"])
 
@@ -207,7 +206,7 @@ def test_locks(host: Host) -> None:
 def test_unreadable_file(host: Host, spoil: str) -> None:
     """A device file that cannot be read is said in its user's row, and ends nothing."""
     host.enroll("alice")
-    path = host.store.device_files.path("alice")
+    path = host.store.documents.path("alice")
     if spoil == "mode":
         path.chmod(0o644)
     elif spoil == "content":
@@ -224,7 +223,7 @@ def test_unreadable_file(host: Host, spoil: str) -> None:
 
 def test_file_of_nobody(host: Host) -> None:
     """A file of which it cannot be told whose it is comes last, under its own name."""
-    folder = host.store.device_files.path("x").parent
+    folder = host.store.documents.path("x").parent
     for name in ("%61lice", "aa%%00"):
         (folder / f"{name}.yaml").write_text("x")
         (folder / f"{name}.yaml").chmod(0o600)

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
 from doubles import make_event, make_layout
 
 from pam_mfa.policy import AuditRules
+from pam_mfa.store import Change, Claim
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
-from pam_mfa.store.state import Change, Claim
 
 RULES = AuditRules(journal=False, syslog=False, checkpoint_every=5, checkpoint_within=100.0)
 

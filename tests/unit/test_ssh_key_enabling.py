@@ -262,7 +262,7 @@ def test_comment_is_not_kept(host: Host) -> None:
     text = f"{format_key(KEY)} \x1b[2J# comment: {{x: y}}"
     words = ("enable", "ssh-key", "alice", "--public-key", "-", "--vouch")
     result = invoke(host, *words, stdin=text)
-    kept = host.store.device_files.path("alice").read_text()
+    kept = host.store.documents.path("alice").read_text()
     assert ("comment" in kept, "comment" in result.output) == (False, False)
 
 

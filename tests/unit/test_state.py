@@ -13,19 +13,14 @@ from pam_mfa.audit import Event, Head, follow
 from pam_mfa.errors import StateError
 from pam_mfa.lockout import LockState
 from pam_mfa.mfa_age import Place, Verified
-from pam_mfa.store import mfa_sessions
+from pam_mfa.store import Change, Claim, Inventory, Known, Memory, mfa_sessions
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.log_state import LogState
-from pam_mfa.store.mfa_sessions import Memory
 from pam_mfa.store.state import (
     SCHEMA_VERSION,
-    Change,
-    Claim,
-    Known,
     Outbox,
     Settled,
     State,
-    forget_use,
 )
 
 PHONE = "virtual/alice/phone"
@@ -452,7 +447,7 @@ def remembering(at: float, user: str = "alice", now: float | None = None) -> Cha
 
 def recall(state: State, user: str = "alice") -> tuple[Verified, ...]:
     """Return what is remembered of a user."""
-    return state.read_inventory(lambda connection: mfa_sessions.read(connection, user))
+    return state.read_inventory(lambda inventory: inventory.remembered(user))
 
 
 def test_memory(state: State) -> None:
@@ -503,8 +498,8 @@ def test_device_ends_what_it_verified(state: State) -> None:
     """What a device has verified is forgotten with the device, in the same transaction."""
     state.commit([claim(remembering(1.0))], keep)
 
-    def leave(connection: sqlite3.Connection) -> None:
-        forget_use(connection, PHONE, keep_step=True)
+    def leave(inventory: Inventory) -> None:
+        inventory.forget_use(PHONE, keep_step=True)
 
     state.commit([claim(NOTHING)._replace(inventory=leave)], keep)
     assert () == recall(state)

@@ -95,7 +95,7 @@ def test_block_without_device(host: Host) -> None:
 def test_block_of_unreadable_file(host: Host) -> None:
     """Of a device file that cannot be read it is said why."""
     host.enroll()
-    host.store.device_files.path("alice").chmod(0o644)
+    host.store.documents.path("alice").chmod(0o644)
     shown = host.invoke("status", "alice").output
     assert "alice: unreadable\n" in shown
     assert "alice.yaml" in shown
@@ -160,7 +160,7 @@ def test_json(host: Host) -> None:
 def test_seed_that_does_not_open(host: Host) -> None:
     """A device whose seed does not open is said to have that problem, and is no way in."""
     host.enroll()
-    path = host.store.device_files.path("alice")
+    path = host.store.documents.path("alice")
     path.write_text(path.read_text().replace("secret: sealed:v1:", "secret: sealed:v1:AAAA"))
     (row,) = host.rows("status", "alice")
     assert ("unreadable", True) == (
@@ -183,7 +183,7 @@ def test_names_drive_no_terminal(host: Host, arguments: tuple[str, ...]) -> None
     """No name, device, service or fault sends control characters to a terminal."""
     host.write("etc/passwd", "ev\x1b[31mil:x:1:1::/:\n")
     host.write("etc/pam.d/s\x1b[31m", "auth required pam_mfa.so\nau\x1b[31mth x y\n")
-    folder = host.store.device_files.path("x").parent
+    folder = host.store.documents.path("x").parent
     (folder / "a\x1b[31m.yaml").touch(0o600)
     result = host.invoke(*arguments)
     assert "\x1b" not in result.output + str(result.exception)

@@ -188,7 +188,7 @@ class KeyStore(EmbeddedStore):
         """Open it."""
         super().__init__(layout)
         self._enrollment = enrollment
-        self.device_files.write("alice", enrollment.security_keys)
+        self.documents.write("alice", enrollment.security_keys)
 
     def read_enrollment(self, user: str) -> Enrollment:
         """Return Alice's key."""
