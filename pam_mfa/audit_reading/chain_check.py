@@ -10,12 +10,12 @@ the last signature are held to the canonical form as well: nothing else binds th
 
 import hashlib
 from collections import deque
-from collections.abc import Collection, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
 
 from pam_mfa.audit import NO_HASH, EventName, format_record
 from pam_mfa.audit_reading.anchors import Anchor
-from pam_mfa.audit_reading.files import LogFile
 from pam_mfa.audit_reading.findings import End, Finding, Kind, Note, Place, Report
 from pam_mfa.audit_reading.lines import OddLine
 from pam_mfa.audit_reading.links import Link, Suspicion, judge, settle, too_much
@@ -34,6 +34,19 @@ _OWN_EVENTS: Final = frozenset(
     one.value[:4].encode()
     for one in (EventName.CHECKPOINT, EventName.MEND_LOG, EventName.RESUME_LOG)
 )
+
+
+class Checked(Protocol):
+    """What can be checked: a ``LogFile``, or what gives some of its lines."""
+
+    path: Path
+
+    def lines(self) -> Iterator[bytes | OddLine]:
+        """Go through the lines.
+
+        Raises:
+            BrokenSystemError: they cannot be read to their end.
+        """
 
 
 class Wanted(NamedTuple):
@@ -71,7 +84,7 @@ class ChainCheck:
         self._last_line = b""
         self._end = Place("", 0)
 
-    def check(self, file: LogFile) -> None:
+    def check(self, file: Checked) -> None:
         """Check a file; it follows the one that was checked before."""
         name = str(file.path)
         self._files[name] = len(self._files)

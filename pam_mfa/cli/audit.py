@@ -30,6 +30,7 @@ from pam_mfa.audit_reading.following import Follower
 from pam_mfa.audit_reading.lines import OddLine
 from pam_mfa.audit_reading.ocsf import map_record
 from pam_mfa.audit_reading.spreadsheet import write_csv
+from pam_mfa.cli.audit_ship import ship
 from pam_mfa.cli.audit_verify import verify
 from pam_mfa.cli.session import Session, pass_session, standard_output
 from pam_mfa.errors import RefusedError
@@ -147,6 +148,7 @@ def follow(session: Session, /, *, as_json: bool, **options: Any) -> None:  # no
 
 
 audit.add_command(verify)
+audit.add_command(ship)
 
 
 def _parse_time(text: str | None, option: str) -> str:

@@ -24,6 +24,7 @@ from pam_mfa.audit_reading import (
 from pam_mfa.audit_reading.findings import FINDINGS_MAX
 from pam_mfa.audit_reading.journal import send_anchor
 from pam_mfa.audit_reading.kept_head import NAME, KeptHead, find_kept_head
+from pam_mfa.cli.audit_fleet import verify_fleet
 from pam_mfa.cli.session import Session, json_option, pass_session
 from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError
 from pam_mfa.report import printable
@@ -63,6 +64,18 @@ class _Options(NamedTuple):
 )  # fmt: skip
 @click.option("--anchor", "is_anchor", is_flag=True, help="Print nothing but the line to keep.")
 @click.option("--journal", "to_journal", is_flag=True, help="Send that line to the journal, too.")
+@click.option(
+    "--fleet", metavar="DIRECTORY", type=click.Path(path_type=Path),
+    help="Verify every host's log that was shipped to a directory, and find silent hosts.",
+)  # fmt: skip
+@click.option(
+    "--keys", metavar="DIRECTORY", type=click.Path(path_type=Path),
+    help="With --fleet: trust HOST.pub of each host there; else the key first seen.",
+)  # fmt: skip
+@click.option(
+    "--silent-after", metavar="TIME", default="2h", show_default=True,
+    help="With --fleet: a host that was not heard of for so long is a finding.",
+)  # fmt: skip
 @json_option
 @pass_session
 def verify(  # noqa: PLR0913 - options
@@ -75,15 +88,25 @@ def verify(  # noqa: PLR0913 - options
     public_keys: tuple[Path, ...],
     start: str | None,
     against: tuple[str, ...],
+    fleet: Path | None,
+    keys: Path | None,
+    silent_after: str,
 ) -> None:
     """Verify that no record of the log was changed, removed, put in or moved.
 
     Exit status: 0 intact, 1 not, 3 the log cannot be read.
     """
+    if fleet is not None:
+        if files or public_keys or start or against or is_anchor or to_journal:
+            raise click.UsageError("--fleet goes with --keys, --silent-after and --json only.")
+        verify_fleet(fleet, keys, silent_after, as_json=as_json)
+        return
+    if keys is not None:
+        raise click.UsageError("--keys goes with --fleet; for one log: --public-key.")
     options = _Options(files, public_keys, start, against)
-    keys = _find_keys(session, options)
+    trusted = _find_keys(session, options)
     wanted = Wanted(
-        keys, [(_name(text), _read_anchor(text)) for text in against], _read_start(start)
+        trusted, [(_name(text), _read_anchor(text)) for text in against], _read_start(start)
     )
     kept, why_not = (None, "") if files else _read_kept_head(session)
     if kept is not None:
@@ -92,11 +115,11 @@ def verify(  # noqa: PLR0913 - options
     report = _check(session, options, wanted)
     anchor = _make_anchor(report)
     if as_json:
-        click.echo(json.dumps(_row(report, keys, anchor), indent=2))
+        click.echo(json.dumps(_row(report, trusted, anchor), indent=2))
     elif is_anchor and report.is_intact:
         click.echo(str(anchor or ""), nl=anchor is not None)
     else:
-        _tell(report, keys, why_not, is_error=is_anchor)
+        _tell(report, trusted, why_not, is_error=is_anchor)
     _require_intact(report)
     if to_journal and anchor is not None:
         send_anchor(anchor)

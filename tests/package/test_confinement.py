@@ -11,7 +11,10 @@ from package.fresh_root import PATIENCE
 
 UNITS = REPOSITORY / "packaging/systemd"
 # pam-mfa-selfd is root while PAM checks a password, and PAM modules may ask a directory.
-MOST_EXPOSED = {"pam-mfad.service": 1.5, "pam-mfa-selfd.service": 3.2}
+MOST_EXPOSED = {
+    "pam-mfad.service": 1.5, "pam-mfa-selfd.service": 3.2, "pam-mfa-audit-ship.service": 1.4,
+    "pam-mfa-audit-fleet.service": 0.5,
+}  # fmt: skip
 # prctl(2): PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN; what MemoryDenyWriteExecute= asks for.
 WITHOUT_EXECUTABLE_MEMORY = """
 import ctypes, os, sys

@@ -39,6 +39,7 @@ FLOORS = (
     ("login_words",),
     ("next_login", "report", "would_refuse"),
     ("explanation", "forecast", "audit_reading"),
+    ("audit_shipping",),
     ("switching",),
     ("doctor",),
     ("verifier",),
@@ -52,7 +53,7 @@ HEAVY = (
     "fido2", "pyudev", "threading",
 )  # fmt: skip
 # What brings devices in, or reads the audit log, has no place in a login.
-IMPORTS = ("importing", "audit_reading")
+IMPORTS = ("importing", "audit_reading", "audit_shipping")
 
 
 def module_of(path: Path) -> str:
