@@ -157,6 +157,7 @@ class Enabling:
         device = self._make_device(pending)
         match = self._find_pair(pending, device, (first, second))
         event = self._event(EventName.ENABLE_MFA_DEVICE, pending.user, device)
+        event = event._replace(used_step=match.step)
         take = functools.partial(self._take, pending, device, match)
         self._add(pending.user, device, take, event, pending.beside)
         return device

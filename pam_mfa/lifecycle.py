@@ -129,7 +129,8 @@ class Lifecycle(PaperEnabling, KeyEnabling, SshKeyEnabling, Statuses, MfaSession
                 f"{code.RESYNC_COUNTERS} counters; nothing was changed",
                 hint="Wait for a new code, type it, then type the one after it.",
             )
-        self._commit_match(user, match, self._event(EventName.RESYNC_MFA_DEVICE, user, device))
+        event = self._event(EventName.RESYNC_MFA_DEVICE, user, device)
+        self._commit_match(user, match, event._replace(used_step=match.step))
         return self._status(device, self._store.read_devices([serial_number]))
 
     def deactivate(self, user: str, serial_number: str, *, leave_none: bool = False) -> Device:

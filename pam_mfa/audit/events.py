@@ -163,3 +163,6 @@ class Event(NamedTuple):
     torn: TornField | None = None
     state_head: HeadField | None = None
     log_head: HeadField | None = None
+    # Of a code that was accepted: its time step or counter, or its number in a set on paper. A
+    # state that is lost is rebuilt by it.
+    used_step: int | None = None

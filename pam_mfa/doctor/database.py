@@ -9,31 +9,35 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from pam_mfa.audit import AuditLog, Head
 from pam_mfa.doctor.finding import Finding, fault, ok, warning
 from pam_mfa.doctor.rebuilding import is_placeholder
 from pam_mfa.doctor.view import View
 from pam_mfa.forecast import ask_child, forecast_logins
 from pam_mfa.login_words import Outcome
-from pam_mfa.store.layout import drop_privileges
+from pam_mfa.store.joining import find_ahead
+from pam_mfa.store.layout import Layout, drop_privileges
+from pam_mfa.store.log_state import read_log_state
 
 _NAMES_MAX = 20
+_TRIES = 5
 _ADVICE = (
-    "pam-mfa doctor --repair rebuilds it and keeps the old one; no used code becomes good again. "
-    "Or restore /var/lib/pam_mfa whole from a backup of which you know that no code was used since."
+    "pam-mfa doctor --repair rebuilds it and keeps the old one; no used code becomes good again."
 )
 
 
 def check_state(view: View) -> Iterator[Finding]:
     """Have SQLite check the database."""
     path = view.layout.state
-    if view.stat(path) is None:
-        yield ok("state", "there is no state yet")
-        return
-    words = find_damage(path)
+    is_there = view.stat(path) is not None
+    words = find_damage(path) if is_there else ""
+    lost = "" if words else find_loss(view.layout)
     if words:
         yield fault("state", f"{path} is damaged: {words}", _ADVICE)
+    elif lost:
+        yield fault("state", f"{path} {lost}, so every login is refused", _ADVICE)
     else:
-        yield ok("state", f"{path} is whole")
+        yield ok("state", f"{path} is whole" if is_there else "there is no state yet")
 
 
 def find_damage(path: Path) -> str:
@@ -41,6 +45,43 @@ def find_damage(path: Path) -> str:
     if is_placeholder(path):
         return "its repair was interrupted"
     return str(ask_child(lambda: _look(path)))
+
+
+def find_loss(layout: Layout) -> str:
+    """Return how a state that is whole is older than the audit log; "" where it is not."""
+    return str(ask_child(lambda: _compare(layout)))
+
+
+def _compare(layout: Layout) -> str:
+    drop_privileges()
+    log, head = AuditLog(layout.audit_log), _read_head(layout.state)
+    try:
+        for _ in range(_TRIES):
+            ahead, before = find_ahead(log, head), head
+            head = _read_head(layout.state)
+            if ahead is None:
+                return ""
+            if head == before:  # no login went on between the two looks
+                return (
+                    f"knows the audit log's records up to number {head.sequence}, and the log's "
+                    f"last one is number {ahead.sequence}: it was restored, deleted or damaged"
+                )
+    finally:
+        log.close()
+    return ""
+
+
+def _read_head(path: Path) -> Head:
+    if not path.exists() or not path.stat().st_size:
+        return Head()
+    try:
+        connection = sqlite3.connect(path, timeout=10.0, isolation_level=None)
+        try:
+            return read_log_state(connection).head
+        finally:
+            connection.close()
+    except sqlite3.OperationalError:  # no table: a new one, or one from before there was a chain
+        return Head()
 
 
 def _look(path: Path) -> str:

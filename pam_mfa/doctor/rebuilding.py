@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A damaged state.db rebuilt, without making a used code good again.
+"""A damaged or lost state.db rebuilt, without making a used code good again.
 
-What can still be read of the old one is taken over; nobody can know what is missing. So whatever
-might have been used counts as used:
+What can still be read of the old one is taken over, and what the audit log tells beyond it: codes
+that were accepted, and wrong ones. Where the log does not join up with the last record that the
+old state knew of, nobody can know what is missing. So whatever might have been used counts as used:
 
 - a time-based device's used step becomes the current one and some more: its next codes are good in
-  minutes. Where its record is lost and the log tells of a resynchronization, its codes of a day to
-  come might have been used, so it waits for that day;
-- a counter-based device without a record is good no more, and neither is a code on paper: the
-  counter and the codes that are left are not to be known. They are to be enabled anew.
+  minutes. Where its record is lost and the log tells of a resynchronization, and not to which
+  step, its codes of a day to come might have been used, so it waits for that day;
+- a counter-based device of which neither a record nor the log says enough is good no more, and
+  neither is a code on paper. They are to be enabled anew.
+
+Sessions that were verified are forgotten: one that was ended since would be back.
 
 While this is at work, and after it was killed, ``state.db`` is a text that no verifier takes, so
 that every login is refused and none begins with an empty state. Run it again then.
@@ -16,7 +19,6 @@ that every login is refused and none begins with an empty state. Run it again th
 
 import contextlib
 import fcntl
-import json
 import os
 import sqlite3
 import time
@@ -24,18 +26,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pam_mfa.audit import Reason
-from pam_mfa.audit_reading import open_logs
+from pam_mfa.audit import AuditLog, Origin, Reason, follow
+from pam_mfa.audit.record import format_event
 from pam_mfa.devices import Bypass, RecoveryCodes, TokenDevice, VirtualDevice
-from pam_mfa.errors import BrokenSystemError, RefusedError
+from pam_mfa.doctor.used_codes import UsedCodes, Uses
+from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError
 from pam_mfa.factors.code import RESYNC_SECONDS
-from pam_mfa.factors.paper import used_keys
+from pam_mfa.factors.paper import used_key, used_keys
 from pam_mfa.forecast import ask_child
 from pam_mfa.oath import time_step
+from pam_mfa.policy import OnFailure, Policy
+from pam_mfa.store import mfa_sessions
 from pam_mfa.store.device_files import DeviceFiles
 from pam_mfa.store.files import replace_file, sync_directory
+from pam_mfa.store.joining import find_ahead, tell_resumed
 from pam_mfa.store.layout import Layout, drop_privileges
+from pam_mfa.store.log_state import read_log_state, write_log_state
+from pam_mfa.store.policies import read_policy
 from pam_mfa.store.state import create_schema
+from pam_mfa.store.user_keys import encode_user
 
 PLACEHOLDER: Final = b"pam-mfa doctor --repair was interrupted; run it again.\n"
 # What others may read, no verifier opens. Its text alone would not do: SQLite plays a log that the
@@ -61,7 +70,7 @@ STRICTER_LOCK = f"""INSERT INTO lock_state VALUES(?, ?, ?) ON CONFLICT(user) DO 
 class Rebuilt(NamedTuple):
     """What came of it."""
 
-    broken: str  # where the old one is kept
+    broken: str  # where the old one is kept; "": there was none
     rows: int  # taken over from it
     void: list[str]  # serial numbers that are to be enabled anew
     waiting: list[str]  # that are good again in a day
@@ -91,8 +100,11 @@ def rebuild(layout: Layout, now: float) -> Rebuilt:
             draft.unlink(missing_ok=True)
             with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as made:
                 create_schema(made)
-                rows = _salvage(broken, made)
-                void, waiting = _use_up(made, layout, now)
+                rows = _salvage(broken, made) if broken else 0
+                known = _Known(made, layout, is_whole=broken is not None and is_whole(broken))
+                void, waiting = _use_up(made, layout, known, now)
+                mfa_sessions.end_all(made)
+                _go_on(made, layout, known)
                 made.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             draft.chmod(0o600)
             _sync(draft)
@@ -104,7 +116,7 @@ def rebuild(layout: Layout, now: float) -> Rebuilt:
             f"{layout.state} could not be rebuilt: {error}",
             hint="Until it is, every login is refused. Make room, and run it again.",
         ) from error
-    return Rebuilt(str(broken), rows, void, waiting)
+    return Rebuilt(str(broken or ""), rows, void, waiting)
 
 
 @contextlib.contextmanager
@@ -128,15 +140,17 @@ def _commit_lock(layout: Layout) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _set_aside(state: Path) -> Path:
-    """Give the damaged database another name, and leave a text under the old one."""
+def _set_aside(state: Path) -> Path | None:
+    """Give the old database another name, where there is one, and leave a text under its own."""
     earlier = sorted(state.parent.glob("state.db.broken-*[0-9]"))
     if earlier and is_placeholder(state):
         _remove_log(state)
         return earlier[-1]
-    broken = state.with_name(f"state.db.broken-{time.time_ns()}")
-    os.link(state, broken)
+    broken = None
     with contextlib.suppress(FileNotFoundError):
+        name = state.with_name(f"state.db.broken-{time.time_ns()}")
+        os.link(state, name)
+        broken = name
         os.link(f"{state}-wal", f"{broken}-wal")
     replace_file(state, PLACEHOLDER, PLACEHOLDER_MODE)
     _remove_log(state)
@@ -203,74 +217,109 @@ def _salvage_table(old: sqlite3.Connection, made: sqlite3.Connection, table: str
     return rows
 
 
-def _use_up(made: sqlite3.Connection, layout: Layout, now: float) -> tuple[list[str], list[str]]:
+def is_whole(path: Path) -> bool:
+    """Whether SQLite finds nothing wrong with a database."""
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
+            return bool(old.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",))
+    except (sqlite3.Error, UnicodeDecodeError):
+        return False
+
+
+class _Known:
+    """What can be known of what was used: rows of the old state, and the log."""
+
+    def __init__(self, made: sqlite3.Connection, layout: Layout, *, is_whole: bool) -> None:
+        """Read the log beside the rows that were taken over."""
+        policy, is_read = Policy(), False
+        with contextlib.suppress(PamMfaError):
+            policy, is_read = read_policy(layout.policy), True
+        self.head = read_log_state(made).head
+        self.drifts = dict(made.execute("SELECT serial_number, drift FROM used_step").fetchall())
+        self.used = UsedCodes(policy.lockout)
+        waiting = [row[0] for row in made.execute("SELECT line FROM outbox ORDER BY id")]
+        self.used.read(layout.audit_log, waiting, self.head)
+        # Where logins may go on without the log, a success may be in neither.
+        self._is_all = is_read and policy.audit.on_failure is OnFailure.DENY
+        self._holds = self._is_all and self.used.is_whole_since(self.head.sequence)
+        self._is_whole = is_whole
+
+    def is_settled(self, serial_number: str, uses: Uses) -> bool:
+        """Whether a device's row, or the log, has the last of what it used."""
+        has_row = serial_number in self.drifts and self._holds and not uses.is_doubtful
+        return (uses.is_sure and self._is_all) or has_row
+
+    def is_paper_settled(self, uses: Uses) -> bool:
+        """Whether a code on paper of which nothing is known was not used."""
+        has_all = self._holds and self._is_whole and not uses.is_doubtful
+        return (uses.is_sure and self._is_all) or has_all
+
+
+def _use_up(
+    made: sqlite3.Connection, layout: Layout, known: _Known, now: float
+) -> tuple[list[str], list[str]]:
     """Note as used whatever may have been; return what is void, and what waits for a day."""
     void: list[str] = []
     waiting: list[str] = []
-    moved = read_resynchronized(layout.audit_log, made)
-    known = dict(made.execute("SELECT serial_number, drift FROM used_step").fetchall())
     files = DeviceFiles(layout.devices)
     made.execute("BEGIN IMMEDIATE")
     for user in files.users():
         for device in files.read(user):
             serial_number = device.serial_number
+            uses = known.used.find(serial_number)
             if isinstance(device, RecoveryCodes | Bypass):
-                keys = used_keys(device)
+                is_settled = known.is_paper_settled(uses)
+                numbers = [used_key(device, number) for number in uses.numbers]
+                keys = numbers if is_settled else used_keys(device)
                 made.executemany(UPSERT, [(key, 1) for key in keys])
-                void.append(serial_number)
-            elif isinstance(device, VirtualDevice | TokenDevice):
-                is_moved = moved is None or serial_number in moved
-                is_moved = is_moved and serial_number not in known
-                step = _last_step(device, known.get(serial_number), now, is_moved=is_moved)
-                if step is not None:
-                    made.execute(UPSERT, (serial_number, step))
-                    (void if step == _NEVER_AGAIN else waiting if is_moved else []).append(
-                        serial_number
-                    )
+                void += [] if is_settled else [serial_number]
+                continue
+            steps = [uses.last] if uses.last >= 0 else []
+            if isinstance(device, VirtualDevice | TokenDevice):
+                is_settled = known.is_settled(serial_number, uses)
+                is_moved = not is_settled and (uses.was_moved or not known.used.is_readable)
+                drift = known.drifts.get(serial_number, 0)
+                step = _last_step(device, drift, now, is_settled=is_settled, is_moved=is_moved)
+                steps += [] if step is None else [step]
+                void += [serial_number] if step == _NEVER_AGAIN else []
+                waiting += [serial_number] if step != _NEVER_AGAIN and is_moved else []
+            made.executemany(UPSERT, [(serial_number, step) for step in steps])
+    for user, lock in known.used.locks.items():
+        failures = " ".join(map(repr, lock.failures))
+        made.execute(STRICTER_LOCK, (encode_user(user), failures, lock.locked_until))
     made.execute("COMMIT")
     return void, waiting
 
 
 def _last_step(
-    device: VirtualDevice | TokenDevice, drift: int | None, now: float, *, is_moved: bool
+    device: VirtualDevice | TokenDevice, drift: int, now: float, *, is_settled: bool, is_moved: bool
 ) -> int | None:
     """Return the step up to which every code counts as used; None: what is known is enough."""
     period = device.parameters.period
     if device.parameters.is_event_based:
-        return _NEVER_AGAIN if drift is None else None
+        return None if is_settled else _NEVER_AGAIN
     reach = RESYNC_SECONDS // period if is_moved else 0
-    return time_step(now, period) + max(drift or 0, 0) + reach + _MARGIN
+    return time_step(now, period) + max(drift, 0) + reach + _MARGIN
 
 
-def read_resynchronized(log: Path, made: sqlite3.Connection) -> set[str] | None:
-    """Return the devices that were ever resynchronized, by the log and what was on its way there.
-
-    None: a log cannot be read to its end, so each of them may have been.
-    """
-    lines = [row[0] for row in made.execute("SELECT line FROM outbox")]
-    found = set().union(*map(_resynchronized, lines))
+def _go_on(made: sqlite3.Connection, layout: Layout, known: _Known) -> None:
+    """Have the chain go on behind the log's last record, where the old state did not know of it."""
+    log = AuditLog(layout.audit_log)
     try:
-        with open_logs(log) as files:
-            for file in files:
-                for line in file.lines():
-                    if isinstance(line, bytes) and b"esync" in line:
-                        found |= _resynchronized(line)
-    except RefusedError:
-        return None if log.exists() else found
-    except BrokenSystemError:
-        return None
-    return found
-
-
-def _resynchronized(line: bytes) -> set[str]:
-    try:
-        record = json.loads(line)
-        is_resync = (
-            record["reason"] == Reason.RESYNCHRONIZED.value or "Resync" in record["event_name"]
-        )
-        return {str(record["device"]["serial_number"])} if is_resync else set()
-    except (ValueError, KeyError, TypeError):
-        return set()
+        if find_ahead(log, known.head) is None:
+            return
+    finally:
+        log.close()
+    end = known.used.log_end
+    origin = Origin(os.uname().nodename, os.getpid(), "pam-mfa")
+    event = tell_resumed(Reason.STATE_LOST, known.head, end)
+    line = format_event(event, os.urandom(8).hex(), origin, end)
+    state = read_log_state(made)._replace(head=follow(end, line))
+    made.execute("BEGIN IMMEDIATE")
+    made.execute("DELETE FROM outbox")
+    made.execute("INSERT INTO outbox(line) VALUES(?)", (line,))
+    write_log_state(made, state)
+    made.execute("COMMIT")
 
 
 def _sync(path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from pam_mfa.doctor.database import find_damage
+from pam_mfa.doctor.database import find_damage, find_loss
 from pam_mfa.doctor.files import Rights, find_wrong_rights, list_rights, open_parent
 from pam_mfa.doctor.rebuilding import Rebuilt, is_placeholder, rebuild_state
 from pam_mfa.doctor.view import View
@@ -24,12 +24,20 @@ def repair(view: View) -> Iterator[str]:
         words = find_wrong_rights(wanted, view.stat(wanted.path))
         if words:
             yield f"{wanted.path} {words}: {_mend_rights(view.layout, wanted)}"
-    if view.stat(view.layout.state) is not None and (damage := find_damage(view.layout.state)):
-        yield f"{view.layout.state} was damaged ({damage})."
-        try:
+    try:
+        words = _find_fault(view)
+        if words:
+            yield f"{view.layout.state} {words}."
             yield from _tell(rebuild_state(view.layout))
-        except PamMfaError as error:
-            yield f"It is not mended: {error}. {error.hint}"
+    except PamMfaError as error:
+        yield f"{view.layout.state} is not mended: {error}. {error.hint}"
+
+
+def _find_fault(view: View) -> str:
+    """Return what is wrong with the state; "" for nothing."""
+    is_there = view.stat(view.layout.state) is not None
+    damage = find_damage(view.layout.state) if is_there else ""
+    return f"was damaged ({damage})" if damage else find_loss(view.layout)
 
 
 def _mend_rights(layout: Layout, wanted: Rights) -> str:
@@ -59,7 +67,8 @@ def _mend_open(descriptor: int, wanted: Rights) -> str:
 
 
 def _tell(rebuilt: Rebuilt) -> Iterator[str]:
-    yield f"It is rebuilt with {rebuilt.rows} rows of the old one, which is kept: {rebuilt.broken}."
+    kept = f"by {rebuilt.rows} rows of the old one, which is kept: {rebuilt.broken}"
+    yield f"It is rebuilt by the audit log, {kept if rebuilt.broken else 'for there was none'}."
     yield "Codes of applications are good again after six minutes; nothing that was used is."
     if rebuilt.void:
         yield (

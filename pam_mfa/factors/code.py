@@ -26,6 +26,12 @@ class Match(NamedTuple):
     drift: int | None = None  # time steps that the device is off, where a pair has shown it
 
 
+def noted_step(match: Match) -> int:
+    """Return what a record has of an accepted code: on paper its number, for every step is 1."""
+    _, separator, number = match.key.removeprefix(match.device.serial_number).rpartition("#")
+    return int(number) if separator else match.step
+
+
 def parse_answer(answer: str) -> str:
     """Return the code in an answer, without the spaces that people type; "" if it is none."""
     compact = answer.replace(" ", "")

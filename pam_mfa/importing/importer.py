@@ -134,12 +134,16 @@ class Importer:
                 steps[mark_of(self._store.sealer.fingerprint(credential.seed))] = 1
                 drifts[gain.serial_number] = credential.drift
                 field = DeviceField(gain.serial_number, "virtual", gain.name)
-                events.append(self._event(now, credential.user, field, credential.source))
+                event = self._event(now, credential.user, field, credential.source)
+                used_step = gain.used if gain.used >= 0 else None
+                events.append(event._replace(used_step=used_step))
             for device, used, source in each.advances:
                 steps |= used
                 field = DeviceField(device.serial_number, device.type, device.name)
                 event = self._event(now, each.rows[0].user, field, source)
-                events.append(event._replace(name=EventName.RESYNC_MFA_DEVICE))
+                used_step = used.get(device.serial_number)
+                event = event._replace(name=EventName.RESYNC_MFA_DEVICE, used_step=used_step)
+                events.append(event)
             if each.codes:
                 field = DeviceField(each.codes.serial_number, "recovery", each.codes.name)
                 events.append(self._event(now, each.rows[0].user, field, each.codes.source))

@@ -60,6 +60,7 @@ class Ledger:
 
     def __init__(self, layout: Layout, open_key: "Callable[[], SigningKey] | None" = None) -> None:
         """Take the root, and what opens the signing key; no file is touched yet."""
+        self._layout = layout
         self._lock_path = layout.library / "commit.lock"
         self._lock = -1
         self._lock_identity = (0, 0)
@@ -213,6 +214,7 @@ class Ledger:
             nonlocal joint
             self._audit.require_usable()
             joint = find_joint(self._audit, log.head, outbox.lines())
+            joint.require_state(self._layout.state, log.head)
             head = log.head if joint.head is None else joint.head
             return Settled(0, log._replace(head=head), joint.events)
 
@@ -231,7 +233,8 @@ class Ledger:
         """Make sure that the log ends where the state does; find which rows may be dropped."""
         first, last = outbox.ids()
         log, events = self._prepare(log)
-        if last == self._last_id and self._audit.is_as_left():
+        # 0: nothing of ours is in this state, which may have been deleted under us.
+        if self._last_id and last == self._last_id and self._audit.is_as_left():
             if last - first < _OUTBOX_MAX:
                 return Settled(0, log, events)
             self._audit.sync()

@@ -167,6 +167,7 @@ def _judge_enrolled(scene: Scene, guess: _Guess, known: Known) -> Change:
 
 def _accept(scene: Scene, guess: _Guess, fresh: code.Match, known: Known) -> Change:
     event = make_event(scene, guess.at, Outcome.SUCCESS, Reason.CODE_ACCEPTED, fresh.device)
+    event = event._replace(used_step=code.noted_step(fresh))
     forgiven = None if known.lock == lockout.LockState() else lockout.LockState()
     change = Change(
         accepted=True,

@@ -19,6 +19,7 @@ from pam_mfa.audit_reading.kept_head import NAME, find_kept_head
 from pam_mfa.audit_reading.reading import Reader
 from pam_mfa.audit_reading.records import Selection
 from pam_mfa.audit_reading.signatures import read_public_key
+from pam_mfa.doctor.rebuilding import rebuild
 from pam_mfa.store import Change, Claim
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
@@ -163,11 +164,12 @@ def test_torn_line(layout: Layout, store: EmbeddedStore) -> None:
 
 
 def test_lost_state(layout: Layout, store: EmbeddedStore) -> None:
-    """Where the state is lost the chain goes on, and the log says so."""
+    """Where the state was lost and repaired the chain goes on, and the log says so."""
     commit(store, make_event("alice"))
     store.close()
     for path in layout.library.glob("state.db*"):
         path.unlink()
+    rebuild(layout, START)
     again = EmbeddedStore(layout)
     commit(again, make_event("bob"))
     report = verify(layout)

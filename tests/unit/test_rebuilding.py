@@ -4,7 +4,6 @@
 import contextlib
 import fcntl
 import gzip
-import json
 import sqlite3
 from pathlib import Path
 
@@ -12,18 +11,20 @@ import pytest
 from doubles import code_of, make_layout
 from killed_switch import run_killed
 
+from pam_mfa.audit import Head
 from pam_mfa.doctor import rebuilding, repairing
 from pam_mfa.doctor.database import find_damage
 from pam_mfa.doctor.rebuilding import (
     PLACEHOLDER,
     PLACEHOLDER_MODE,
     Rebuilt,
-    read_resynchronized,
     rebuild,
 )
+from pam_mfa.doctor.used_codes import UsedCodes
 from pam_mfa.doctor.view import View
 from pam_mfa.errors import RefusedError, StateError
 from pam_mfa.lifecycle import Actor, Lifecycle
+from pam_mfa.lockout import LockoutRule
 from pam_mfa.oath import time_step
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.files import replace_file
@@ -225,14 +226,16 @@ def test_old_log_does_not_come_alive(layout: Layout, monkeypatch: pytest.MonkeyP
 
 def test_resynchronized_in_a_compressed_log(layout: Layout) -> None:
     """A resynchronization counts where its record was packed away; a spoilt log spares nobody."""
-    device = {"serial_number": "virtual/alice/phone"}
-    record = {"event_name": "ResyncMfaDevice", "reason": "resynchronized", "device": device}
+    lines = layout.audit_log.read_bytes()
+    layout.audit_log.unlink()
     packed = layout.audit_log.with_name(f"{layout.audit_log.name}.2.gz")
-    packed.write_bytes(gzip.compress(json.dumps(record).encode() + b"\n"))
-    with contextlib.closing(sqlite3.connect(layout.state)) as made:
-        assert {"virtual/alice/phone"} == read_resynchronized(layout.audit_log, made)
-        packed.write_bytes(packed.read_bytes()[:30])
-        assert None is read_resynchronized(layout.audit_log, made)
+    packed.write_bytes(gzip.compress(lines.replace(b"EnableMfaDevice", b"ResyncMfaDevice")))
+    used = UsedCodes(LockoutRule())
+    used.read(layout.audit_log, (), Head())
+    assert (True, True) == (used.is_readable, used.find("virtual/user-1/phone").was_moved)
+    packed.write_bytes(packed.read_bytes()[:30])
+    used.read(layout.audit_log, (), Head())
+    assert not used.is_readable
 
 
 def test_counter_that_one_copy_lowers(tmp_path: Path) -> None:

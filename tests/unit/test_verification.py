@@ -70,7 +70,7 @@ def test_success_is_kept() -> None:
         EventName.VERIFY_MFA, Outcome.SUCCESS, Reason.CODE_ACCEPTED, START, user="alice",
         service="sshd", phase="auth", tty="ssh", rhost="192.0.2.7", ruser="bob",
         device=PHONE_FIELD, mode="enforce", caller_uid=0, caller_pid=4321,
-        source_address="192.0.2.7",
+        source_address="192.0.2.7", used_step=STEP,
     )  # fmt: skip
     assert ([event], {PHONE_FIELD.serial_number: STEP}) == (store.events, store.used_steps)
 
