@@ -6,7 +6,6 @@ whoever failed the password must never see the secret. Written like an attempt, 
 yields what it needs.
 """
 
-import io
 import os
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -15,15 +14,21 @@ from pam_mfa import oath
 from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Actor, DevicesChangedError, Lifecycle, PendingDevice
+from pam_mfa.qr_code import draw_lines
 from pam_mfa.store import AdministratorsStore, Change, Claim, Standing
 from pam_mfa.verification import Ask, Attempt, Caller, Commit, Listen, Need, Tell, Verdict
 from pam_mfa.verification.scene import describe_request
 from pam_mfa.wire import TEXT_MAX, Request, Result
 
 _TRIES = 3  # pairs of codes
+_BORDER = 2  # half the standard's, which cameras take: a console has 25 lines
+_NO_CODES = ("", "")  # somebody pressed Enter
 _INTRODUCTION = (
     "You need a second factor to log in here. Scan this with an authenticator application, "
     "such as the one on your phone:"
+)
+_OTHER_WAY = (
+    "If the picture is not read (a light screen), press Enter below to see it the other way round."
 )
 _AGAIN = "These were not two consecutive codes of the new device. Wait for a new code."
 
@@ -70,12 +75,20 @@ def enable_device(
     """
     if not pending.token:
         yield Tell(introduction)
-        for text in _secret_messages(pending):
-            yield Tell(text)
-    for _ in range(_TRIES):
+        yield from map(Tell, _picture_messages(pending, is_inverted=False))
+        yield Tell(_OTHER_WAY)
+        yield Tell(_key_message(pending))
+    is_inverted = bool(pending.token)  # or was shown already
+    tries = _TRIES
+    while tries:
         codes = yield from ask_codes()
         if isinstance(codes, Reason):
             return codes
+        if codes == _NO_CODES and not is_inverted:
+            is_inverted = True
+            yield from map(Tell, _picture_messages(pending, is_inverted=True))
+            continue
+        tries -= 1
         try:
             device = lifecycle.enable(pending, *codes)
         except DevicesChangedError:
@@ -89,13 +102,18 @@ def enable_device(
 
 
 def ask_codes() -> Generator[Need, Any, tuple[str, str] | Reason]:
-    """Ask for two consecutive codes; return the Reason where there is no answer."""
+    """Ask for two consecutive codes; return the Reason where there is no answer.
+
+    Two empty ones: somebody pressed Enter at one of them.
+    """
     answers = []
     for text in ("First code: ", "Second code, the one that the device shows next: "):
         yield Ask(text, may_follow_password=False)
         answer = yield Listen()
         if isinstance(answer, Reason):
             return answer
+        if not answer:
+            return _NO_CODES
         answers.append(answer)
     return answers[0], answers[1]
 
@@ -113,20 +131,20 @@ def _refusal(request: Request, caller: Caller, reason: Reason, at: float) -> Eve
     )
 
 
-def _secret_messages(pending: PendingDevice) -> Iterator[str]:
-    """Return the QR code in pieces that fit a PAM message, and the secret key for typing."""
-    import segno  # noqa: PLC0415 - not what a login needs
-
-    picture = io.StringIO()
+def _picture_messages(pending: PendingDevice, *, is_inverted: bool) -> Iterator[str]:
+    """Return the QR code in pieces that fit a PAM message."""
     uri = pending.uri(issuer=os.uname().nodename)
-    segno.make(uri, micro=False, error="l").terminal(out=picture, border=2, compact=True)
     piece = ""
-    for line in picture.getvalue().splitlines():
+    for line in draw_lines(uri, border=_BORDER, is_inverted=is_inverted):
         if len(f"{piece}\n{line}".encode()) > TEXT_MAX:
             yield piece
             piece = ""
         piece = f"{piece}\n{line}" if piece else line
     yield piece
+
+
+def _key_message(pending: PendingDevice) -> str:
+    """Return the secret key for typing."""
     key = oath.encode_seed(pending.seed)
     grouped = " ".join(key[at : at + 4] for at in range(0, len(key), 4))
-    yield f"Or type this secret key into it (time based): {grouped}"
+    return f"Or type this secret key into it (time based): {grouped}"

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``pam-mfa enable``, ``list`` and ``deactivate``."""
 
-import io
 import os
 import sys
 
 import click
-import segno
 
 from pam_mfa import oath
 from pam_mfa.cli.session import Session, json_option, pass_session, read_secret, show
@@ -15,6 +13,7 @@ from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Lifecycle, PendingDevice, refuse_sms
 from pam_mfa.listing import list_row
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
+from pam_mfa.qr_code import draw_lines
 from pam_mfa.self_service.protocol import Operation, Petition
 
 _TRIES = 3  # pairs of codes that are asked for before giving up
@@ -224,10 +223,10 @@ def _ask_codes() -> tuple[str, str]:
 
 def _show_secret(pending: PendingDevice) -> None:
     uri = pending.uri(issuer=os.uname().nodename)
-    picture = io.StringIO()
-    segno.make(uri, micro=False).terminal(out=picture, compact=True)
     click.echo("Scan this with an authenticator application:\n")
-    click.echo(picture.getvalue())
+    # Painted on a terminal, so that it is dark on light whatever the terminal's colors are.
+    lines = draw_lines(uri, is_painted=sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+    click.echo("\n".join([*lines, ""]))
     key = oath.encode_seed(pending.seed)
     grouped = " ".join(key[at : at + 4] for at in range(0, len(key), 4))
     parameters = pending.parameters

@@ -17,7 +17,8 @@ from pam_mfa.policy import Policy
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.policies import read_policy
 from pam_mfa.switching.bypasses import MODULE
-from pam_mfa.switching.sshd import read_settings
+from pam_mfa.switching.sshd import list_blocks, read_settings
+from pam_mfa.switching.sshd_blocks import Block
 
 _PATIENCE = 15.0  # seconds
 _TEXT_MAX = 1 << 22
@@ -50,13 +51,21 @@ class View:
         except PamMfaError:
             return None
 
-    def sshd_settings(self) -> dict[str, str]:
-        """Return sshd's settings, by itself.
+    def sshd_settings(self, block: Block | None = None) -> dict[str, str]:
+        """Return sshd's settings, by itself, for whom no Match block or this one alone counts.
 
         Raises:
             PamMfaError: they are not to be had.
         """
-        return read_settings(self.root)
+        return read_settings(self.root, None, block)
+
+    def sshd_blocks(self) -> list[Block]:
+        """Return the Match blocks of sshd's configuration.
+
+        Raises:
+            PamMfaError: they are not to be had.
+        """
+        return list_blocks(self.root)
 
     def find_service(self, name: str) -> Service | None:
         """Return a service in which the module has an auth line."""

@@ -20,6 +20,7 @@ from pam_mfa.switching.sshd import (
     DROP_IN,
     FirstFactor,
     compose_drop_in,
+    find_exceptions,
     find_first_factor,
     read_settings,
     require_effect,
@@ -143,6 +144,7 @@ class _Planner:
         pam = self._plan_pam(SSHD, first)
         drop_in = compose_drop_in(first)
         require_effect(self._root, drop_in, first)
+        self.notes += find_exceptions(self._root, drop_in, first)
         before = read_placed(self._root / DROP_IN)
         mode = before if before.data is not None else before._replace(mode=0o644)
         if first is FirstFactor.KEY:

@@ -13,11 +13,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pam_mfa.errors import BrokenSystemError, RefusedError
+from pam_mfa.switching.sshd_blocks import CONNECTION, Block, find_blocks, isolate
 
 # sshd takes the first value that it meets: the name sorts before those of clouds and vendors.
 DROP_IN: Final = "etc/ssh/sshd_config.d/00-pam-mfa.conf"
@@ -66,12 +67,15 @@ def find_program() -> str | None:
     return next((one for one in _PROGRAMS if os.access(one, os.X_OK)), None)
 
 
-def read_settings(root: Path, candidate: bytes | None = None) -> dict[str, str]:
+def read_settings(
+    root: Path, candidate: bytes | None = None, block: Block | None = None
+) -> dict[str, str]:
     """Return what sshd would take from its configuration, word by word in lower case.
 
     Args:
         root: under which the configuration lies.
         candidate: the drop-in file that is to be; None: as it is now.
+        block: the one Match block that is to count; None: none of them does.
 
     Raises:
         RefusedError: sshd does not take it, and says why.
@@ -83,10 +87,11 @@ def read_settings(root: Path, candidate: bytes | None = None) -> dict[str, str]:
             "there is no sshd on this host that could check its settings",
             hint="Install openssh-server.",
         )
+    texts = isolate(_read_configuration(root, candidate), block)
     with tempfile.TemporaryDirectory(prefix="pam-mfa-sshd-") as scratch:
         copy = Path(scratch) / "ssh"
-        _copy_configuration(root, copy, candidate)
-        arguments = [program, "-T", "-f", str(copy / "sshd_config")]
+        _write_configuration(texts, root, copy)
+        arguments = [program, "-T", "-C", CONNECTION, "-f", str(copy / "sshd_config")]
         if not list((root / "etc/ssh").glob("ssh_host_*_key")) or root != Path("/"):
             arguments += ["-h", _make_host_key(Path(scratch))]
         with _separation_directory():
@@ -99,6 +104,15 @@ def read_settings(root: Path, candidate: bytes | None = None) -> dict[str, str]:
         )
     pairs = (line.partition(" ") for line in done.stdout.splitlines())
     return {word.lower(): value.strip() for word, _, value in pairs}
+
+
+def list_blocks(root: Path) -> list[Block]:
+    """Return the Match blocks of the configuration as it is.
+
+    Raises:
+        RefusedError: it cannot be read.
+    """
+    return find_blocks(_read_configuration(root, None))
 
 
 def find_first_factor(settings: dict[str, str]) -> FirstFactor:
@@ -118,13 +132,7 @@ def require_effect(root: Path, candidate: bytes | None, first: FirstFactor) -> N
         RefusedError: sshd does not take it, or another file overrides it or does not include it.
     """
     settings = read_settings(root, candidate)
-    wanted = {
-        "usepam": "yes",
-        "kbdinteractiveauthentication": "yes",
-        "passwordauthentication": "no",
-        "authenticationmethods": _METHODS[first],
-    }
-    for word, value in wanted.items():
+    for word, value in _wanted(first).items():
         if settings.get(word) != value:
             raise RefusedError(
                 f"sshd would go on with {word} {settings.get(word, '(nothing)')}, "
@@ -132,6 +140,37 @@ def require_effect(root: Path, candidate: bytes | None, first: FirstFactor) -> N
                 hint="An earlier line overrides it, or /etc/ssh/sshd_config has no line "
                 "'Include /etc/ssh/sshd_config.d/*.conf' at its beginning. Nothing was changed.",
             )
+
+
+def find_exceptions(root: Path, candidate: bytes, first: FirstFactor) -> list[str]:
+    """Return a sentence for each Match block that goes on with something else for whom it fits.
+
+    Raises:
+        RefusedError: sshd does not take its configuration.
+    """
+    found = []
+    for block in list_blocks(root):
+        settings = read_settings(root, candidate, block)
+        other = [
+            f"{word} {settings.get(word, '(nothing)')}"
+            for word, value in _wanted(first).items()
+            if settings.get(word) != value
+        ]
+        if other:
+            found.append(
+                f"for whom 'Match {block.criteria}' fits (/etc/ssh/{block.file}, line "
+                f"{block.number}) sshd goes on with {', '.join(other)}"
+            )
+    return found
+
+
+def _wanted(first: FirstFactor) -> dict[str, str]:
+    return {
+        "usepam": "yes",
+        "kbdinteractiveauthentication": "yes",
+        "passwordauthentication": "no",
+        "authenticationmethods": _METHODS[first],
+    }
 
 
 def reload_sshd(root: Path) -> str:
@@ -162,8 +201,8 @@ def _find_listener() -> int | None:
     return pid if name == "sshd" else None
 
 
-def _copy_configuration(root: Path, copy: Path, candidate: bytes | None) -> None:
-    """Copy sshd's configuration, with its includes pointing into the copy."""
+def _read_configuration(root: Path, candidate: bytes | None) -> dict[Path, str]:
+    """Return the texts of sshd's files, by their paths below /etc/ssh."""
     try:
         texts = {
             path.relative_to(root / "etc/ssh"): path.read_text("utf-8", "surrogateescape")
@@ -175,6 +214,11 @@ def _copy_configuration(root: Path, copy: Path, candidate: bytes | None) -> None
         ) from error
     if candidate is not None:
         texts[Path(DROP_IN).relative_to("etc/ssh")] = candidate.decode("ascii")
+    return texts
+
+
+def _write_configuration(texts: Mapping[Path, str], root: Path, copy: Path) -> None:
+    """Write a configuration, with its includes pointing into the copy."""
     for name, text in texts.items():
         target = copy / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,23 @@ def test_two_codes_enroll_and_log_in(root: DataRoot, sshd: Sshd) -> None:
     assert ssh_login(sshd.port, CAROL.name, [PASSWORD, code]).last_line == CAROL.name
 
 
+def test_picture_the_other_way_round(root: DataRoot, sshd: Sshd) -> None:
+    """Enter in the place of a code shows the picture inverted, once, and costs no try."""
+    wait_for_step()
+    enter: Answer = ("First code: $", "")
+    wrong: list[Answer] = [("First code: $", "000000"), ("Second code, .*: $", "000000")]
+    answers = [PASSWORD, enter, *wrong * 2, FIRST, SECOND]
+    result = ssh_login(sshd.port, CAROL.name, answers)
+    assert (result.status, result.last_line) == (0, CAROL.name)
+    assert outcomes(root) == [("success", "requested")]
+    lines = result.output.splitlines()
+    for corner in (
+        "\u2588\u2588 \u2584\u2584\u2584\u2584\u2584 \u2588",
+        "  \u2588\u2580\u2580\u2580\u2580\u2580\u2588 ",
+    ):
+        assert len([line for line in lines if line.startswith(corner)]) == 2  # the left two
+
+
 def test_wrong_password_never_sees_the_secret(root: DataRoot, sshd: Sshd) -> None:
     """Whoever fails the password is shown nothing and enrolls nothing."""
     wrong: Answer = ("Password: $", "wrong")

@@ -15,11 +15,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pexpect
 from installed import PERIOD, REPOSITORY, new_secret, totp, wait_for_step
 from vm.root_tree import apt_sources
 
 # What the package depends on, and what the tests look at it with.
-PACKAGES = ("systemd", "python3", "python3-apt", "debconf", "logrotate")
+PACKAGES = (
+    *("systemd", "python3", "python3-apt", "debconf", "logrotate"),
+    *("dbus", "polkitd", "pkexec", "pamtester"),
+)
 PATIENCE = 120.0  # seconds, on a loaded machine
 FileState = tuple[str, str, int, int]  # content or target, mode, user, group
 SERVICE = "demo"
@@ -104,11 +108,27 @@ class FreshRoot:
     ) -> subprocess.Popen[str]:
         """Start a program in it."""
         return subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts",
-             "--propagation", "private", "sh", "-ec", _ENTER, "sh", str(self.path), *command],
+            self._entering(*command),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**_ENVIRONMENT, "SHOWN": " ".join(map(str, self.shown)), **(environment or {})},
+            env={**self._environment(), **(environment or {})},
         )  # fmt: skip
+
+    def start_on_terminal(self, *command: str) -> "pexpect.spawn[str]":
+        """Start a program in it on a terminal of its own."""
+        program, *arguments = self._entering(*command)
+        environment = self._environment() | {"TERM": "dumb"}
+        return pexpect.spawn(
+            program, arguments, env=environment, timeout=PATIENCE, encoding="utf-8", echo=False
+        )
+
+    def _entering(self, *command: str) -> list[str]:
+        return [
+            *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts"),
+            *("--propagation", "private", "sh", "-ec", _ENTER, "sh", str(self.path), *command),
+        ]
+
+    def _environment(self) -> dict[str, str]:
+        return {**_ENVIRONMENT, "SHOWN": " ".join(map(str, self.shown))}
 
     def run(
         self,

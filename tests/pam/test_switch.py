@@ -70,6 +70,48 @@ def test_first_factor_is_what_it_was(tree: HostTree, lines: str, first: FirstFac
     assert first == tree.plan("sshd").first
 
 
+BLOCKS = """\
+Include sshd_config.d/*.conf
+match user backup,git   # by key, at night
+  AuthenticationMethods publickey
+Match Address 10.0.0.0/8
+  PasswordAuthentication yes
+Match Group *,!wheel
+  X11Forwarding no
+Match all
+  PermitRootLogin no
+"""
+
+
+def test_match_blocks_each_by_itself(tree: HostTree) -> None:
+    """The real sshd says for each block alone what it would do; blocks for all always count."""
+    (tree.root / "etc/ssh/sshd_config").write_text(BLOCKS)
+    (tree.drop_ins / "50-own.conf").write_text(
+        "Match User carol\n  KbdInteractiveAuthentication no\n"
+    )
+    drop_in = sshd.compose_drop_in(FirstFactor.KEY)
+    words = ("authenticationmethods", "passwordauthentication", "permitrootlogin")
+    seen = {
+        block.criteria: tuple(sshd.read_settings(tree.root, drop_in, block)[word] for word in words)
+        for block in sshd.list_blocks(tree.root)
+    }
+    both = "publickey,keyboard-interactive:pam"
+    assert seen == {
+        "user backup,git": ("publickey", "no", "no"),
+        "Address 10.0.0.0/8": (both, "yes", "no"),
+        "Group *,!wheel": (both, "no", "no"),
+        "User carol": (both, "no", "no"),
+    }
+
+
+def test_switch_names_match_blocks(tree: HostTree) -> None:
+    """Who would go past the code by a Match block is told before sshd is switched on."""
+    (tree.root / "etc/ssh/sshd_config").write_text(BLOCKS)
+    notes = [one for one in tree.plan("sshd").notes if "'Match" in one]
+    assert ["line 2" in notes[0], "passwordauthentication yes" in notes[1]] == [True, True]
+    assert len(notes) == 2
+
+
 @pytest.fixture
 def host(root: DataRoot) -> Host:
     """A host on which nobody is enrolled."""

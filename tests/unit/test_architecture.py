@@ -18,7 +18,7 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 # From the ground up; a room imports rooms of lower floors, and itself.
 FLOORS = (
     ("", "errors", "secret"),
-    ("document", "oath", "wire", "pam", "ssh_wire", "pam_services"),
+    ("document", "oath", "wire", "pam", "ssh_wire", "pam_services", "qr_code"),
     ("sshsig", "ssh_agent"),
     ("ssh_keys",),
     ("ssh_attestation", "ssh_possession"),

@@ -3,6 +3,7 @@
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -60,7 +61,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def not_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests, pam-mfa is run by somebody who is not root."""
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
 
 
 @pytest.mark.parametrize("path", list(find_commands(commands)), ids=" ".join)

@@ -24,6 +24,7 @@ from pam_mfa.doctor.view import View
 from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError
 from pam_mfa.policy import parse_policy
 from pam_mfa.store.layout import Layout
+from pam_mfa.switching.sshd_blocks import Block
 from pam_mfa.switching.switchboard import Switchboard
 
 OURS = "auth required pam_mfa.so\n"
@@ -40,14 +41,21 @@ GOOD_SSHD = {
 class OddView(View):
     """A host whose programs answer what they are told."""
 
-    def __init__(self, layout: Layout, sshd: dict[str, str] | None = None) -> None:
-        """Take sshd's settings."""
+    def __init__(
+        self, layout: Layout, sshd: dict[str, str], blocks: dict[str, dict[str, str]] | None = None
+    ) -> None:
+        """Take sshd's settings, and those of Match blocks by their criteria."""
         super().__init__(layout)
-        self._sshd = sshd or {}
+        self._sshd = sshd
+        self._blocks = blocks or {}
 
-    def sshd_settings(self) -> dict[str, str]:
+    def sshd_settings(self, block: Block | None = None) -> dict[str, str]:
         """Return what was given."""
-        return self._sshd
+        return self._sshd | (self._blocks[block.criteria] if block else {})
+
+    def sshd_blocks(self) -> list[Block]:
+        """Return a block for each that was given."""
+        return [Block(Path("sshd_config"), 7, one) for one in self._blocks]
 
 
 @pytest.fixture
@@ -131,6 +139,8 @@ def test_services_that_do_not_ask(tree: HostTree) -> None:
         (("usepam", "no"), "fault", "UsePAM is no"),
         (("authenticationmethods", "any"), "fault", "a public key alone never asks PAM"),
         (("authenticationmethods", "publickey"), "fault", "a public key alone never asks PAM"),
+        (("authenticationmethods", "gssapi-with-mic"), "fault", "never asks PAM"),
+        (("pamservicename", "other"), "fault", "/etc/pam.d/sshd is not asked"),
         (("kbdinteractiveauthentication", "no"), "fault", "PAM can ask nobody"),
         (("passwordauthentication", "yes"), "warning", "answers every prompt with the password"),
         (("logingracetime", "30"), "warning", "LoginGraceTime is 30 s"),
@@ -151,6 +161,53 @@ def test_sshd_as_it_must_be(tree: HostTree) -> None:
     assert [] == list(programs.check_sshd(OddView(tree.layout, {"usepam": "no"})))
     (tree.services / "sshd").write_text(OURS)
     assert [] == find(programs.check_sshd, OddView(tree.layout, GOOD_SSHD))
+
+
+@pytest.mark.parametrize(
+    ("criteria", "level"),
+    [
+        ("User backup", "notice"),
+        ("Group automation Address 10.0.0.0/8", "notice"),
+        ("Address 10.0.0.0/8", "warning"),
+        ("User *,!root", "warning"),
+        ("User *", "fault"),
+        ("Address 0.0.0.0/0,::/0", "fault"),
+    ],
+)
+def test_match_block_that_goes_past_pam(tree: HostTree, criteria: str, level: str) -> None:
+    """A block by which a key alone is enough is told; worse the more people it takes in."""
+    (tree.services / "sshd").write_text(OURS)
+    view = OddView(tree.layout, GOOD_SSHD, {criteria: {"authenticationmethods": "publickey"}})
+    ((found, what),) = find(programs.check_sshd, view)
+    assert (level, True) == (found, f"'Match {criteria}' (/etc/ssh/sshd_config, line 7)" in what)
+
+
+def test_match_block_that_changes_nothing(tree: HostTree) -> None:
+    """A block is not blamed for what everybody has, nor for what does no harm."""
+    (tree.services / "sshd").write_text(OURS)
+    blocks = {"User sftp": {"x11forwarding": "no"}}
+    assert [] == find(programs.check_sshd, OddView(tree.layout, GOOD_SSHD, blocks))
+    bad = GOOD_SSHD | {"usepam": "no"}
+    assert ["UsePAM is no: nobody is asked for a code"] == [
+        one[1] for one in find(programs.check_sshd, OddView(tree.layout, bad, blocks))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "level"),
+    [
+        ("match: {service: [sshd], phase: [session]}, require: [ssh-key]", "notice"),
+        ("match: {service: [login], phase: [session]}, require: [ssh-key]", "fault"),
+        ("match: {service: [sshd]}, require: [ssh-key]", "fault"),
+    ],
+)
+def test_keys_alone_that_the_session_is_asked_of(tree: HostTree, rule: str, level: str) -> None:
+    """Public keys alone are no hole where a rule and a line of ours decide on sessions."""
+    (tree.services / "sshd").write_text("auth required pam_deny.so\nsession required pam_mfa.so\n")
+    view = OddView(tree.layout, GOOD_SSHD | {"authenticationmethods": "publickey"})
+    view.policy = parse_policy(f"version: 1\nrules: [{{name: r, {rule}}}]".encode(), "p")
+    ((found, what),) = find(programs.check_sshd, view)
+    assert (level, True) == (found, "a public key alone" in what)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 import contextlib
 import fcntl
 import gzip
+import os
 import sqlite3
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from doubles import code_of, make_layout
 from killed_switch import run_killed
 
 from pam_mfa.audit import Head
-from pam_mfa.doctor import rebuilding, repairing
+from pam_mfa.doctor import files, rebuilding, repairing
 from pam_mfa.doctor.database import find_damage
 from pam_mfa.doctor.rebuilding import (
     PLACEHOLDER,
@@ -220,6 +221,7 @@ def test_old_log_does_not_come_alive(layout: Layout, monkeypatch: pytest.MonkeyP
         store.read_devices(["virtual/alice/phone"])
     assert "its repair was interrupted" == find_damage(layout.state)
     monkeypatch.setattr(repairing, "rebuild_state", lambda _: Rebuilt("kept", 0, [], []))
+    monkeypatch.setattr(files, "service_ids", lambda: (os.geteuid(), os.getegid()))
     list(repairing.repair(View(layout)))
     assert PLACEHOLDER_MODE == layout.state.stat().st_mode & 0o777
 
