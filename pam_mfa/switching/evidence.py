@@ -12,6 +12,7 @@ from pam_mfa.audit import EventName, Outcome
 from pam_mfa.switching.catalog import family_of
 
 _END_BYTES = 1 << 22  # of the log's end: thousands of logins
+_SU = "su"  # a family
 _NAMES = (EventName.VERIFY_MFA.value, EventName.SKIP_MFA.value)
 
 
@@ -21,6 +22,7 @@ class Passage(NamedTuple):
     user: str
     service: str
     at: float  # seconds since the epoch
+    by: str = ""  # whoever ran the program, by its word
 
 
 def read_passages(log: Path, since: float) -> list[Passage]:
@@ -32,10 +34,14 @@ def read_passages(log: Path, since: float) -> list[Passage]:
 def is_proven(passages: Iterable[Passage], service: str, since: float, user: str | None) -> bool:
     """Whether a service's new stack has let somebody in since then, or this very user."""
     family = family_of(service)
-    return any(
-        one.at >= since and family_of(one.service) == family and user in (None, one.user)
-        for one in passages
-    )
+    fitting = (one for one in passages if one.at >= since and family_of(one.service) == family)
+    return any(user in (None, *_people(one)) for one in fitting)
+
+
+def _people(passage: Passage) -> tuple[str, ...]:
+    """Return who has got in: by su it is its caller, who is asked for another user's code."""
+    is_su = family_of(passage.service) == _SU
+    return (passage.user, passage.by) if is_su and passage.by else (passage.user,)
 
 
 def _parse(line: bytes) -> Passage | None:
@@ -47,7 +53,8 @@ def _parse(line: bytes) -> Passage | None:
         if record.get("is_claim"):  # the service is the word of the user who asked
             return None
         at = datetime.datetime.fromisoformat(record["time"]).timestamp()
-        return Passage(str(record["user"]), str(record["service"]), at)
+        by = str(record.get("ruser", ""))
+        return Passage(str(record["user"]), str(record["service"]), at, by)
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -143,9 +143,17 @@ class Journal:
         replace_file(self.path, json.dumps(content, indent=1).encode("ascii"), 0o600)
 
     def set_aside(self) -> None:
-        """Move a damaged journal out of the way, and keep it."""
-        with contextlib.suppress(FileNotFoundError):
+        """Move a damaged journal out of the way, and keep it.
+
+        Raises:
+            RefusedError: it cannot be moved.
+        """
+        try:
             self.path.rename(self.path.with_suffix(".json.damaged"))
+        except OSError as error:
+            raise RefusedError(
+                f"{self.path} is damaged, and cannot be moved away: {error.strerror}"
+            ) from error
 
     def tidy(self) -> None:
         """Take away drafts of the journal that a process which was killed has left."""

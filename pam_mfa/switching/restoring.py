@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A switched file brought back to what it was; an edit that somebody made since is kept."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pam_mfa.errors import RefusedError
 from pam_mfa.switching.catalog import SSHD
@@ -15,6 +17,13 @@ from pam_mfa.switching.placing import (
 )
 from pam_mfa.switching.sshd import DROP_IN, is_drop_in
 from pam_mfa.switching.stacks import drop_module, strip
+
+
+class Forced(NamedTuple):
+    """What came of one service."""
+
+    said: list[str]
+    refusal: RefusedError | None = None
 
 
 def restore(root: Path, record: Record, *, is_forced: bool = False) -> list[str]:
@@ -53,16 +62,31 @@ def force_out(root: Path, service: str) -> list[str]:
     return said
 
 
-def force_everything_out(root: Path) -> list[str]:
-    """Do that for every service of the host; links are others' files, and are left to them."""
-    said = []
-    for path in sorted((root / "etc/pam.d").glob("*")):
-        if path.is_symlink():
-            if path.exists() and b"pam_mfa.so" in path.read_bytes():
-                said.append(f"{path} is a link, and its file names pam_mfa.so: change it there.")
-        elif path.is_file() and path.name != SSHD:
-            said += force_out(root, path.name)
-    return [*said, *force_out(root, SSHD)]
+def force_out_each(root: Path, services: Sequence[str] | None) -> Iterator[Forced]:
+    """Do that for these services, or for every one of the host; a file that fails stops no other.
+
+    Links are others' files, and are left to them. sshd comes last: its settings are of no use to
+    anybody before its stack is as it was.
+    """
+    for directory in (root / "etc/pam.d", (root / DROP_IN).parent):
+        remove_drafts(directory)
+    names = sorted(path.name for path in (root / "etc/pam.d").glob("*"))
+    chosen = [*(name for name in names if name != SSHD), SSHD] if services is None else services
+    for name in chosen:
+        path = root / "etc/pam.d" / name
+        try:
+            if path.is_symlink() and services is None:
+                yield Forced(_tell_link(path))
+            elif services is not None or name == SSHD or path.is_file():
+                yield Forced(force_out(root, name))
+        except RefusedError as refusal:
+            yield Forced([], refusal)
+
+
+def _tell_link(path: Path) -> list[str]:
+    if path.exists() and b"pam_mfa.so" in path.read_bytes():
+        return [f"{path} is a link, and its file names pam_mfa.so: change it there."]
+    return []
 
 
 def is_edited(root: Path, file: FileRecord) -> bool:

@@ -61,7 +61,11 @@ def _note(layout: Layout, record: Record) -> str:
         left = record.deadline - undoing.seconds_since_boot()
         is_over = left <= 0 or record.boot != undoing.current_boot()
         notes.append("to be undone now" if is_over else f"undoes itself in {left:.0f} s")
-    notes += [f"/{file.path} was edited" for file in record.files if is_edited(layout.root, file)]
+    notes += [
+        f"/{file.path} {'was edited' if (layout.root / file.path).exists() else 'is gone'}"
+        for file in record.files
+        if is_edited(layout.root, file)
+    ]
     return "; ".join(notes)
 
 

@@ -17,7 +17,7 @@ from pam_mfa.switching.evidence import is_proven, read_passages
 from pam_mfa.switching.journal import Journal, Record, Records, Stage
 from pam_mfa.switching.placing import place, read_placed, require_changeable
 from pam_mfa.switching.plan import Plan
-from pam_mfa.switching.restoring import force_everything_out, force_out, restore
+from pam_mfa.switching.restoring import force_out_each, restore
 from pam_mfa.switching.sshd import reload_sshd, require_effect
 
 Arm = Callable[[float], str]
@@ -95,9 +95,7 @@ class Switchboard:
             except BrokenSystemError:
                 if not is_forced:
                     raise
-                self._journal.set_aside()
-                said = force_everything_out(self._root)
-                return [*said, reload_sshd(self._root)]
+                return self._force_out_blindly()
             self._journal.tidy()
             names = list(records) if ALL in words else list(dict.fromkeys(words))
             missing = [name for name in names if name not in records]
@@ -107,15 +105,39 @@ class Switchboard:
                     hint="See: pam-mfa switch status. To take out lines that were put in by hand: "
                     f"pam-mfa switch off {missing[0]} --force",
                 )
-            said = self._end(records, [records[name] for name in names if name in records],
-                             is_forced=is_forced)  # fmt: skip
-            forced = missing if ALL not in words else []
-            said += [sentence for name in forced for sentence in force_out(self._root, name)]
-            if is_forced and ALL in words:
-                said += force_everything_out(self._root)
-            if SSHD in names or (is_forced and ALL in words):
-                said.append(reload_sshd(self._root))
-            return said
+            ending = [records[name] for name in names if name in records]
+            if not is_forced:
+                said = self._end(records, ending, is_forced=False)
+                return [*said, reload_sshd(self._root)] if SSHD in names else said
+            return self._force_out(records, ending, None if ALL in words else missing)
+
+    def _force_out(
+        self, records: Records, ending: Sequence[Record], missing: Sequence[str] | None
+    ) -> list[str]:
+        """End switches and take out lines of nobody's switch: as many as can be, whatever fails.
+
+        Args:
+            records: the journal.
+            ending: what is switched on and meant.
+            missing: services that are meant and were not switched on; None: every service.
+
+        Raises:
+            RefusedError: a file could not be changed; all others are.
+        """
+        said, held = self._end_able(records, ending, is_forced=True)
+        for part in force_out_each(self._root, missing):
+            said += part.said
+            held = held or part.refusal
+        if missing is None or SSHD in [*missing, *(one.service for one in ending)]:
+            said.append(reload_sshd(self._root))
+        _require_done(held)
+        return said
+
+    def _force_out_blindly(self) -> list[str]:
+        """Do without a journal; it is set aside last, so a power cut before that loses nothing."""
+        said = self._force_out({}, [], None)
+        self._journal.set_aside()
+        return said
 
     def confirm(self, names: Sequence[str], user: str | None, *, is_anyway: bool) -> Confirmed:
         """Keep what is switched on, where somebody has got in by it since.
@@ -168,12 +190,14 @@ class Switchboard:
         self._journal.tidy()
         boot, now = undoing.current_boot(), undoing.seconds_since_boot()
         due = [one for one in records.values() if one.is_due(boot, now)]
-        said = self._end(records, due, is_forced=False)
-        for one in due:
+        said, held = self._end_able(records, due, is_forced=False)
+        kept = self._journal.read() if held else {}
+        for one in (one for one in due if one.service not in kept):
             why = "was not confirmed in time" if one.stage is Stage.ON else "was interrupted"
             said.append(f"The switch of {one.service} {why} and has been undone.")
-        if any(one.service == SSHD for one in due):
+        if any(one.service == SSHD and one.service not in kept for one in due):
             said.append(reload_sshd(self._root))
+        _require_done(held)
         return {name: one for name, one in records.items() if one not in due}, said
 
     def _end(self, records: Records, ending: Sequence[Record], *, is_forced: bool) -> list[str]:
@@ -197,6 +221,23 @@ class Switchboard:
         gone = {one.service for one in ending}
         self._journal.write({name: one for name, one in records.items() if name not in gone})
         return said
+
+    def _end_able(
+        self, records: Records, ending: Sequence[Record], *, is_forced: bool
+    ) -> tuple[list[str], RefusedError | None]:
+        """Bring those back whose files can be changed; return why others could not be.
+
+        One file that is immutable must not keep people locked out of every other service.
+        """
+        able, held = [], None
+        for one in ending:
+            try:
+                self._require_restorable(one)
+            except RefusedError as refusal:
+                held = refusal
+            else:
+                able.append(one)
+        return self._end(records, able, is_forced=is_forced), held
 
     def _require_restorable(self, record: Record) -> None:
         """Refuse before the journal says that something is under way which cannot be done."""
@@ -230,3 +271,10 @@ class Switchboard:
         for one in new:
             restore(self._root, one)
         self._journal.write(records)
+
+
+def _require_done(held: RefusedError | None) -> None:
+    """Raise what kept a file from being changed, after everything else was done."""
+    if held is not None:
+        text = str(held).removesuffix("; nothing was changed")
+        raise RefusedError(f"{text}; everything else was undone", hint=held.hint) from held

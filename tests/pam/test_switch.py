@@ -254,6 +254,67 @@ def test_immutable_at_off(tmp_path: Path, prefix: Path) -> None:
         assert before == tree.snapshot()
 
 
+@contextlib.contextmanager
+def immutable(path: Path) -> Iterator[None]:
+    """Make a file immutable for a while."""
+    subprocess.run(["chattr", "+i", path], check=True, timeout=60)
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True, timeout=60)
+
+
+def services_with_the_module(tree: HostTree) -> list[str]:
+    """Return the services whose file names it."""
+    return sorted(one.name for one in tree.services.iterdir() if "pam_mfa" in one.read_text())
+
+
+def test_immutable_file_keeps_no_other_service_on(tmp_path: Path, prefix: Path) -> None:
+    """By force, and when the time is over, everything is undone but what cannot be; it says why."""
+    with ext4(tmp_path) as place:
+        tree = HostTree(place / "host")
+        before = tree.snapshot()
+        for words in (("off", "all", "--force"), ("expire",)):
+            within = "never" if "off" in words else "1s"
+            on = ("on", "sudo", "su", "login", "--yes", "--force", "--confirm-within", within)
+            assert switch_tree(tree, prefix, *on).returncode == 0
+            with immutable(tree.services / "sudo"):
+                if "expire" in words:
+                    await_services(tree, ["sudo"])
+                else:
+                    done = switch_tree(tree, prefix, *words)
+                    assert (done.returncode, "chattr -i -a" in done.stderr) == (1, True)
+                    assert "everything else was undone" in done.stderr
+                assert services_with_the_module(tree) == ["sudo"]
+            assert switch_tree(tree, prefix, "off", "all", "--force").returncode == 0
+            assert before == tree.snapshot()
+
+
+def await_services(tree: HostTree, wanted: list[str]) -> None:
+    """Wait until these services and no others have the module."""
+    deadline = time.monotonic() + PATIENCE
+    while services_with_the_module(tree) != wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("what", ["etc/pam.d/sudo", "etc/pam_mfa"])
+def test_immutable_and_a_damaged_journal(tmp_path: Path, prefix: Path, what: str) -> None:
+    """With a journal that nobody can read, force does what can be done, and says what could not."""
+    with ext4(tmp_path) as place:
+        tree = HostTree(place / "host")
+        before = tree.snapshot()
+        assert switch_tree(tree, prefix, "on", "sudo", "su", *FORCED).returncode == 0
+        (tree.root / "etc/pam_mfa/switch.json").write_text("{")
+        with immutable(tree.root / what):
+            done = switch_tree(tree, prefix, "off", "all", "--force")
+            assert (done.returncode, done.stderr.count("Traceback")) == (1, 0), done.stderr
+            assert ("su" in services_with_the_module(tree)) is False
+        assert switch_tree(tree, prefix, "off", "all", "--force").returncode == 0
+        (tree.root / "etc/pam_mfa/switch.json.damaged").unlink()
+        assert before == tree.snapshot()
+
+
 def test_read_only(tmp_path: Path, prefix: Path) -> None:
     """A file system that is read-only is told, and nothing is tried."""
     with ext4(tmp_path) as place:
@@ -267,6 +328,25 @@ def test_read_only(tmp_path: Path, prefix: Path) -> None:
         finally:
             subprocess.run(["umount", run], check=True, timeout=60)
         assert (done.returncode, "read-only" in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize("journal", ["whole", "damaged"])
+def test_read_only_at_off(tmp_path: Path, prefix: Path, journal: str) -> None:
+    """Off, and off by force, on a file system that is read-only, changes nothing and says why."""
+    with ext4(tmp_path) as place:
+        tree = HostTree(place / "host")
+        assert switch_tree(tree, prefix, "on", "sudo", *FORCED).returncode == 0
+        if journal == "damaged":
+            (tree.root / "etc/pam_mfa/switch.json").write_text("{")
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree.root / "run"], check=True, timeout=60)
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True, timeout=60)
+        try:
+            done = [switch_tree(tree, prefix, "off", "all", *how) for how in ((), ("--force",))]
+        finally:
+            subprocess.run(["umount", tree.root / "run"], check=True, timeout=60)
+        assert [one.returncode for one in done] == [3 if journal == "damaged" else 1, 1]
+        assert "mount -o remount,rw /" in done[1].stderr
+        assert services_with_the_module(tree) == ["sudo"]
 
 
 def test_not_root(tree: HostTree, prefix: Path) -> None:

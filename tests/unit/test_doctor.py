@@ -24,6 +24,7 @@ from pam_mfa.doctor.view import View
 from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError
 from pam_mfa.policy import parse_policy
 from pam_mfa.store.layout import Layout
+from pam_mfa.switching.journal import Journal
 from pam_mfa.switching.sshd_blocks import Block
 from pam_mfa.switching.switchboard import Switchboard
 
@@ -459,6 +460,50 @@ def test_switch_that_waits(tree: HostTree) -> None:
     Switchboard(tree.layout, arm=lambda _: "nothing").turn_on(tree.plan("sudo"), "root", 300)
     ((level, what),) = find(switches.check_switches, View(tree.layout))
     assert ("warning", True) == (level, "sudo is switched on and not confirmed" in what)
+
+
+def look_at_switches(tree: HostTree) -> list[tuple[str, str]]:
+    """Return what the doctor says of switches, faults only."""
+    found = find(switches.check_switches, View(tree.layout))
+    return [one for one in found if one[0] == "fault"]
+
+
+def test_switch_whose_lines_somebody_took_out(tree: HostTree) -> None:
+    """A service that is on by the journal and asks for no code by its file is a fault."""
+    before = tree.service("sudo")
+    Switchboard(tree.layout).turn_on(tree.plan("sudo"), "root", 0)
+    assert [] == look_at_switches(tree)
+    (tree.services / "sudo").write_text(before)
+    ((_, what),) = look_at_switches(tree)
+    assert "its file has no line of pam_mfa.so any more" in what
+
+
+def test_switch_whose_file_is_gone(tree: HostTree) -> None:
+    """A switched service without its file refuses everybody, and the way back is told."""
+    Switchboard(tree.layout).turn_on(tree.plan("sudo"), "root", 0)
+    (tree.services / "sudo").unlink()
+    ((_, what),) = look_at_switches(tree)
+    assert "is gone: PAM refuses everybody" in what
+
+
+def test_switch_that_cannot_be_undone(tree: HostTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be changed, so that no deadline would undo the switch, is a fault."""
+
+    def refuse(path: Path) -> None:
+        raise RefusedError(f"{path} is immutable; nothing was changed", hint=f"chattr -i -a {path}")
+
+    Switchboard(tree.layout, arm=lambda _: "nothing").turn_on(tree.plan("sudo"), "root", 300)
+    monkeypatch.setattr(switches, "require_changeable", refuse)
+    ((_, what),) = look_at_switches(tree)
+    assert what.startswith("sudo could not be undone now: ")
+
+
+def test_damaged_journal_of_switches(tree: HostTree) -> None:
+    """A journal that nobody can read is a fault, and the advice gets out."""
+    Switchboard(tree.layout).turn_on(tree.plan("sudo"), "root", 0)
+    Journal(tree.layout).path.write_text("{")
+    (finding,) = examine(View(tree.layout), (("switch", switches.check_switches),))
+    assert (Level.FAULT, True) == (finding.level, "switch off all --force" in finding.advice)
 
 
 def test_check_that_fails_is_a_finding(tree: HostTree) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,12 +56,14 @@ def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(undoing, "seconds_since_boot", lambda: BOOT_SECONDS + seconds)
 
 
-def record_login(tree: HostTree, user: str, service: str, outcome: str = "success") -> None:
+def record_login(
+    tree: HostTree, user: str, service: str, outcome: str = "success", by: str = ""
+) -> None:
     """Write what a verified login of the far future leaves in the log."""
     log = tree.layout.audit_log
     log.parent.mkdir(parents=True, exist_ok=True)
     record = {"time": "2999-01-01T00:00:00.000000Z", "event_name": "VerifyMfa", "user": user,
-              "outcome": outcome, "service": service}  # fmt: skip
+              "outcome": outcome, "service": service, "ruser": by}  # fmt: skip
     with log.open("a") as file:
         file.write(json.dumps(record) + "\n")
 
@@ -151,6 +154,16 @@ def test_not_proven(
     record_login(tree, user, service, outcome)
     assert ((), ("sudo",)) == board.confirm((), "alice", is_anyway=False)
     assert not board.read()["sudo"].confirmed
+
+
+@pytest.mark.parametrize(("service", "proven"), [("su", ("su",)), ("sudo", ())])
+def test_caller_of_su_has_got_in(
+    tree: HostTree, board: Switchboard, service: str, proven: tuple[str, ...]
+) -> None:
+    """Whoever has become root by su has passed su's stack; of sudo only the user counts."""
+    board.turn_on(tree.plan("su", "sudo"), "root", 300)
+    record_login(tree, "root", service, by="alice")
+    assert proven == board.confirm((), "alice", is_anyway=False).confirmed
 
 
 def test_login_before_the_switch_proves_nothing(tree: HostTree, board: Switchboard) -> None:
@@ -419,6 +432,25 @@ def test_killed_between_any_two_writes(tmp_path: Path, what: str) -> None:
         Switchboard(Layout(other), arm=lambda _: "nothing").turn_off(("all",), is_forced=True)
         assert before == snapshot(other)
     assert number > 20
+
+
+def test_force_killed_between_any_two_writes(tmp_path: Path) -> None:
+    """Killed while it gets out of a damaged journal, force gets out when it is run again."""
+    number, was_killed = 0, True
+    while was_killed:
+        number += 1
+        assert number < WRITES_MAX
+        tree = HostTree(tmp_path / f"{number}")
+        before = tree.snapshot()
+        board = Switchboard(tree.layout, arm=lambda _: "nothing")
+        board.turn_on(tree.plan("sshd", "sudo"), "root", 300)
+        Journal(tree.layout).path.write_text("{")
+        was_killed = run_killed(partial(board.turn_off, ("all",), is_forced=True), number)
+        require_whole(tree)
+        board.turn_off(("all",), is_forced=True)
+        (Journal(tree.layout).path.with_suffix(".json.damaged")).unlink()
+        assert before == tree.snapshot()
+    assert number > 10
 
 
 def switch_and_be_killed(tree: HostTree, what: str, number: int) -> bool:

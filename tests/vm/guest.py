@@ -18,7 +18,7 @@ from typing import Self
 
 from vm.host_commands import TIED_TO_PARENT, HostError
 from vm.image import Image, make_image
-from vm.qemu import STOP_SECONDS, Accelerator, Qemu, find_accelerator
+from vm.qemu import STOP_SECONDS, Accelerator, Qemu, Setting, Start, find_accelerator
 from vm.root_tree import CONTROL_PORT
 
 SSHD_PORT = 22  # in the guest: the sshd that is tested
@@ -38,8 +38,14 @@ _ISOLATION = (
 class Guest:
     """A guest; enter it as a context manager, which boots it."""
 
-    def __init__(self, image: Image | None = None, accelerator: Accelerator | None = None) -> None:
+    def __init__(
+        self,
+        image: Image | None = None,
+        accelerator: Accelerator | None = None,
+        start: Start | None = None,
+    ) -> None:
         """Describe it: by default the cached image, and KVM where that works."""
+        self._start = start or Start()
         self._image = make_image() if image is None else image
         self.accelerator = accelerator or find_accelerator(self._image)
         self._cleanup = contextlib.ExitStack()
@@ -50,8 +56,8 @@ class Guest:
         with contextlib.ExitStack() as cleanup:
             folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="mfa-guest-"))
             self._control = Path(folder, "control")
-            ports = (CONTROL_PORT, SSHD_PORT)
-            self._qemu = Qemu(self._image, self.accelerator, Path(folder), ports)
+            setting = Setting(self._image, self.accelerator, (CONTROL_PORT, SSHD_PORT))
+            self._qemu = Qemu(setting, Path(folder), self._start)
             cleanup.callback(self._qemu.close)
             cleanup.callback(self._disconnect)
             self._await_boot()
@@ -150,6 +156,34 @@ class Guest:
         self._qemu.await_reset()
         self._disconnect()
         self._await_boot()
+
+    def cut_power(self) -> None:
+        """Have the machine start again without a word to it; wait as at the first start."""
+        self._qemu.reset()
+        self._disconnect()
+        self._await_boot()
+
+    def save(self, name: str) -> None:
+        """Keep everything as it is, for `restore`."""
+        self._qemu.save(name)
+
+    def restore(self, name: str) -> None:
+        """Bring back what was saved under this name, with the clock of now."""
+        self._disconnect()
+        self._qemu.restore(name)
+        self._await_banner()
+        self._connect()
+        self.set_clock(time.time())
+
+    def copy_disk(self, target: Path) -> None:
+        """Copy the disk with all that was written, for another guest to start from."""
+        self.run("sync")
+        self._qemu.copy_disk(target)
+
+    @property
+    def serial_socket(self) -> Path:
+        """Where the guest's serial port, which is the kernel's console, is typed at."""
+        return self._qemu.serial_socket
 
     def remote_command(self, command: str | Sequence[str], *options: str) -> list[str]:
         """Return the command line that runs a command in the guest as root.

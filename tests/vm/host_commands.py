@@ -17,6 +17,7 @@ PROGRAMS = {
     "mke2fs": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
     "modprobe": "kmod",
+    "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "ssh": "openssh-client",

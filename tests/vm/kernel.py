@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest's kernel: Debian's own, unpacked and not installed, with the few modules it needs.
 
-Owns the list of modules and the initial file system, which only finds and mounts the disk.
+Owns the list of modules and the initial file system, which only finds and mounts the disk, and
+starts what `init=` names there, as Debian's own does.
 """
 
 import lzma
@@ -26,10 +27,17 @@ _ELF_MAGIC = b"\x7fELF"
 _INIT = """\
 #!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
 for module in /modules/*; do /bin/busybox insmod "$module"; done
 until [ -b /dev/vda ]; do /bin/busybox usleep 10000; done
-/bin/busybox mount -t ext4 -o rw,noatime /dev/vda /root
-exec /bin/busybox switch_root /root /sbin/init
+mode=rw init=/sbin/init
+for word in $(/bin/busybox cat /proc/cmdline); do
+  case $word in ro) mode=ro ;; init=*) init=${word#init=} ;; esac
+done
+/bin/busybox mount -t ext4 -o "$mode,noatime" /dev/vda /root
+for place in dev proc sys; do /bin/busybox mount --move "/$place" "/root/$place"; done
+exec /bin/busybox switch_root /root "$init"
 """
 
 
@@ -92,7 +100,7 @@ def copy_modules(kernel: Kernel, tree: Path) -> None:
 def make_initrd(kernel: Kernel, tree: Path, initrd: Path) -> None:
     """Make the initial file system, with busybox out of the guest's files."""
     folder = kernel.folder / "initrd"
-    for name in ("bin", "dev", "modules", "root"):
+    for name in ("bin", "dev", "modules", "proc", "root", "sys"):
         (folder / name).mkdir(parents=True)
     shutil.copy(tree / "usr/bin/busybox", folder / "bin/busybox")
     (folder / "init").write_text(_INIT)

@@ -25,6 +25,7 @@ class Monitor:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(_SECONDS)
         self._lines = self._socket.makefile("rb")
+        self._events: list[str] = []  # since the latest command
         try:
             deadline = time.monotonic() + _SECONDS
             while not self._is_connected(path):
@@ -49,6 +50,7 @@ class Monitor:
         Raises:
             HostError: it was refused, or the monitor closed.
         """
+        self._events.clear()
         request = json.dumps({"execute": command, "arguments": arguments})
         try:
             self._socket.sendall(f"{request}\n".encode())
@@ -60,9 +62,10 @@ class Monitor:
         return answer["return"]
 
     def await_event(self, name: str) -> None:
-        """Wait for an event, which must be sure to come."""
-        while self._await("event")["event"] != name:
-            pass
+        """Wait for an event since the latest command, which must be sure to come."""
+        while name not in self._events:
+            self._await("event")
+        self._events.remove(name)
 
     def _is_connected(self, path: Path) -> bool:
         try:
@@ -81,5 +84,7 @@ class Monitor:
             if not line:
                 raise HostError("QEMU's monitor closed")
             message: dict[str, Any] = json.loads(line)
+            if "event" in message:  # it may come before the answer to what has caused it
+                self._events.append(str(message["event"]))
             if any(kind in message for kind in kinds):
                 return message

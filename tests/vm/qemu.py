@@ -13,11 +13,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from vm.host_commands import TIED_TO_PARENT, HostError
+from vm.host_commands import TIED_TO_PARENT, HostError, run_on_host
 from vm.image import Image
 from vm.monitor import Monitor
 
 STOP_SECONDS = 10.0
+COPY_SUFFIX = ".qcow2"  # of a copied disk
 _PROBE_SECONDS = 5.0
 _MEMORY = "1024"  # MiB
 # Not microvm, which boots a second sooner: without the clocks that pc has, its kernel may hang in
@@ -38,6 +39,14 @@ _ACCELERATION = {
     Accelerator.KVM: ("-accel", "kvm", "-cpu", "host"),
     Accelerator.TCG: ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"),
 }
+
+
+class Start(NamedTuple):
+    """How a guest starts, where that is not from the image's own disk."""
+
+    disk: Path | None = None  # of another guest (`Qemu.copy_disk`), which is not changed
+    words: str = ""  # behind the kernel's line, as somebody types them in a boot menu
+    second_disk: Path | None = None  # such a one, beside the root file system
 
 
 class Forward(NamedTuple):
@@ -73,22 +82,29 @@ def find_accelerator(image: Image) -> Accelerator:
     return Accelerator.KVM if missed_it else Accelerator.TCG
 
 
+class Setting(NamedTuple):
+    """What all guests of a run have in common."""
+
+    image: Image
+    accelerator: Accelerator
+    ports: tuple[int, ...]
+
+
 class Qemu:
     """A started QEMU; its files are in `folder`, which is its own."""
 
-    def __init__(
-        self, image: Image, accelerator: Accelerator, folder: Path, ports: tuple[int, ...]
-    ) -> None:
-        """Start it, with these ports of the guest reachable by ports of loopback.
+    def __init__(self, setting: Setting, folder: Path, start: Start) -> None:
+        """Start it, with ports of the guest reachable by ports of loopback.
 
         Raises:
             HostError: it ended at once.
         """
+        self.serial_socket = folder / "serial.socket"
         self._serial = folder / "serial"
         self._errors = folder / "errors"
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                _command(image, accelerator, folder, ports),
+                _command(setting, folder, start),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -101,8 +117,7 @@ class Qemu:
         except BaseException:
             self._stop()
             raise
-        listed = self._monitor.execute("human-monitor-command", **{"command-line": "info usernet"})
-        self.forwards = tuple(_parse_forwards(str(listed)))
+        self.forwards = tuple(_parse_forwards(self._order("info usernet")))
 
     def close(self) -> None:
         """End the process and collect it."""
@@ -127,6 +142,34 @@ class Qemu:
         """Wait until the guest has reset the machine, as a reboot does."""
         self._monitor.await_event("RESET")
 
+    def reset(self) -> None:
+        """Start the machine again without a word to the guest, as a power cut does."""
+        self._monitor.execute("system_reset")
+        self.await_reset()
+
+    def save(self, name: str) -> None:
+        """Keep memory and disk as they are, until this process ends."""
+        self._require_silence(self._order(f"savevm {name}"))
+
+    def restore(self, name: str) -> None:
+        """Bring back what was kept under this name; connections into the guest are dead."""
+        self._require_silence(self._order(f"loadvm {name}"))
+
+    def copy_disk(self, target: Path) -> None:
+        """Copy the root file system as it is in this moment; the guest goes on."""
+        self._monitor.execute(
+            "drive-backup", device="root", target=str(target), format="qcow2", sync="top"
+        )
+        self._monitor.await_event("BLOCK_JOB_COMPLETED")
+
+    def _order(self, line: str) -> str:
+        """Give a command in the monitor's language for people; return what it said."""
+        return str(self._monitor.execute("human-monitor-command", **{"command-line": line}))
+
+    def _require_silence(self, said: str) -> None:
+        if said.strip():
+            raise HostError(f"QEMU says: {said.strip()}")
+
     def _stop(self) -> None:
         self._process.terminate()
         try:
@@ -145,22 +188,43 @@ def _machine(image: Image, accelerator: Accelerator) -> list[str]:
     ]
 
 
-def _command(
-    image: Image, accelerator: Accelerator, folder: Path, ports: tuple[int, ...]
-) -> list[str]:
+def _command(setting: Setting, folder: Path, start: Start) -> list[str]:
     """Return the command line of a guest that can reach nothing and is reached from loopback."""
     # Port 0: one that is free. Loopback only: the accounts' passwords are no secret.
-    forwards = "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in ports)
+    forwards = "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in setting.ports)
+    second = _drive("second", start.second_disk, folder) if start.second_disk else []
     return [
-        *(*TIED_TO_PARENT, *_machine(image, accelerator)),
-        *("-initrd", str(image.initrd), "-append", _KERNEL_LINE),
-        *("-drive", f"id=root,if=none,format=raw,snapshot=on,cache=unsafe,file={image.disk}"),
-        *("-device", "virtio-blk-pci,drive=root"),
+        *(*TIED_TO_PARENT, *_machine(setting.image, setting.accelerator)),
+        *("-initrd", str(setting.image.initrd), "-append", f"{_KERNEL_LINE} {start.words}"),
+        *(*_drive("root", start.disk or setting.image.disk, folder), *second),
         *("-netdev", f"user,id=net,ipv6=off,restrict=on{forwards}"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
-        *("-serial", f"file:{folder / 'serial'}"),
+        *("-chardev", _serial(folder), "-serial", "chardev:serial"),
         *("-qmp", f"unix:{folder / 'monitor'},server=on,wait=off"),
     ]
+
+
+def _drive(name: str, disk: Path, folder: Path) -> list[str]:
+    """Return the flags of a disk whose changes go into a file of the guest's own.
+
+    Not snapshot=on: with it QEMU 7.2 deletes the disk itself when a saved state is brought back.
+    """
+    kind = "qcow2" if disk.suffix == COPY_SUFFIX else "raw"
+    overlay = folder / f"{name}.qcow2"
+    run_on_host(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk.resolve(), "-F", kind, overlay],
+        timeout=60,
+    )
+    return [
+        *("-drive", f"id={name},if=none,format=qcow2,cache=unsafe,file={overlay}"),
+        *("-device", f"virtio-blk-pci,drive={name}"),
+    ]
+
+
+def _serial(folder: Path) -> str:
+    """Return the serial port: written down, and somebody may come and type there."""
+    place = folder / "serial"
+    return f"socket,id=serial,path={place}.socket,server=on,wait=off,logfile={place}"
 
 
 def _parse_forwards(listed: str) -> Iterator[Forward]:
