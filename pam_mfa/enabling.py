@@ -176,6 +176,7 @@ class Enabling:
             devices = self._files.read(user)
             require_unchanged(user, beside, devices)
             require_room(user, device.name, devices)
+            device = self._seal_anew(user, device)
             take()
             try:
                 self._files.write(user, (*devices, device))
@@ -189,6 +190,16 @@ class Enabling:
                 raise
             # An AuditError leaves the device: its record is durable in the outbox, and nobody
             # logs in before it is in the log.
+
+    def _seal_anew(self, user: str, device: Device) -> Device:
+        """Have a device sealed by the key that seals now: under the lock that rotations take.
+
+        One that an old key sealed while its codes were typed would be lost with that key.
+        """
+        if not isinstance(device, CodeDevice):
+            return device
+        sealed = self._store.sealer.seal_anew(device.sealed_seed, user, device.serial_number)
+        return device._replace(sealed_seed=sealed)
 
     def _find_pair(
         self, pending: PendingDevice, device: CodeDevice, typed: tuple[str, str]

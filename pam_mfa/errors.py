@@ -43,6 +43,10 @@ class SealError(BrokenSystemError):
     """A sealed secret cannot be opened: another key, another owner, or changed by somebody."""
 
 
+class UnknownKeyError(SealError):
+    """What sealed a secret is not among this host's keys."""
+
+
 class StateError(BrokenSystemError):
     """The state cannot be read or written, so no code may be accepted."""
 

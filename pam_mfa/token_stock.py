@@ -92,6 +92,11 @@ class TokenStock:
         return self._store.read_inventory(look)
 
     def _add(self, batch: list[Token]) -> int:
+        # Sealed and stored under the lock that rotations of the seal keys take.
+        with self._store.documents.lock():
+            return self._add_locked(batch)
+
+    def _add_locked(self, batch: list[Token]) -> int:
         sealed = [
             (token, self._store.sealer.seal(token.seed, "", token.serial_number)) for token in batch
         ]

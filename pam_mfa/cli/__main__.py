@@ -21,6 +21,7 @@ from pam_mfa.cli import (
     keys,
     policy,
     report,
+    seal,
     sessions,
     ssh_keys,
     status,
@@ -67,6 +68,7 @@ for _command in (
     attempt.attempt,
     policy.policy,
     audit.audit,
+    seal.seal,
     switch.switch,
     doctor.doctor,
 ):

@@ -22,6 +22,7 @@ from pam_mfa.errors import RefusedError
 from pam_mfa.importing.importer import Importer, Rules
 from pam_mfa.importing.security_keys import KeyImporter, Origins
 from pam_mfa.lifecycle import Actor, Lifecycle, open_store
+from pam_mfa.seal_rotation import SealRotation
 from pam_mfa.self_service.client import Sign, send_petition, sign_nothing
 from pam_mfa.self_service.protocol import Petition
 from pam_mfa.store import AdministratorsStore
@@ -50,6 +51,12 @@ class Session:
         """What may be done to the stock of tokens."""
         store, actor = self._opened
         return TokenStock(store, time.time, actor)
+
+    @functools.cached_property
+    def seal_rotation(self) -> SealRotation:
+        """What may be done to the seal keys."""
+        store, actor = self._opened
+        return SealRotation(store, self.layout, time.time, actor)
 
     def importer(self, rules: Rules) -> Importer:
         """What takes other programs' credentials in; what root alone can read is read before."""

@@ -20,6 +20,7 @@ from pam_mfa.doctor.finding import Finding, fault
 from pam_mfa.doctor.kernel import check_clock, check_denials, check_keys
 from pam_mfa.doctor.modules import check_modules
 from pam_mfa.doctor.programs import check_sshd, check_sudo
+from pam_mfa.doctor.seals import check_seal_key
 from pam_mfa.doctor.stacks import check_stacks
 from pam_mfa.doctor.switches import check_switches
 from pam_mfa.doctor.view import View
@@ -29,7 +30,8 @@ Check = Callable[[View], Iterator[Finding]]
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("module", check_modules),
     ("rights", check_rights),
-    ("seal key", check_store),
+    ("store", check_store),
+    ("seal key", check_seal_key),
     ("state", check_state),
     ("audit log", check_audit_log),
     ("disk", check_room),

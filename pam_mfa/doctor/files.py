@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own files: owners and modes, room on the disk, seal key, log and policy."""
+"""Our own files: owners and modes, room on the disk, log and policy."""
 
 import contextlib
 import os
@@ -15,7 +15,6 @@ from pam_mfa.store.layout import Layout, service_ids
 from pam_mfa.store.policies import PolicySource
 
 _ROOM_LOW, _ROOM_NONE = 100 << 20, 4 << 20  # bytes
-_SEAL_KEY_BYTES = 32
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -116,20 +115,6 @@ def check_store(view: View) -> Iterator[Finding]:
                 "Mount or restore it; on a new host any command makes it: pam-mfa list",
             )  # fmt: skip
             return
-    key = view.stat(view.layout.seal_key)
-    has_devices = any(view.layout.devices.glob("*.yaml"))
-    if key is None and has_devices:
-        yield fault(
-            "seal key", f"{view.layout.seal_key} is missing, and devices are there that it sealed",
-            "Restore it from the backup of /var/lib/pam_mfa; a systemd credential pam-mfa.seal "
-            "is not looked at here.",
-        )  # fmt: skip
-    elif key is not None and key.st_size != _SEAL_KEY_BYTES:
-        yield fault(
-            "seal key", f"{view.layout.seal_key} does not hold a key", "Restore it from the backup."
-        )
-    else:
-        yield ok("seal key", "the seal key is there" if key else "no seal key is needed yet")
 
 
 def check_room(view: View) -> Iterator[Finding]:

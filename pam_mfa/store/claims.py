@@ -71,6 +71,9 @@ class Inventory(Protocol):
     def assign_token(self, serial_number: str, user: str | None) -> None:
         """Give a token to a user, or back."""
 
+    def replace_seed(self, serial_number: str, sealed_seed: str) -> None:
+        """Put a token's seed that was sealed anew in the old text's place."""
+
     def find_owner(self, fingerprint: str) -> str | None:
         """Return the serial number of the device whose seed has this fingerprint, or None."""
 

@@ -182,9 +182,14 @@ def replace_files(contents: Sequence[tuple[Path, bytes]], mode: int) -> None:
                 draft.unlink()
 
 
-def remove_drafts(directory: Path) -> None:
-    """Take away the drafts of a writer that was killed; no other may be at work meanwhile."""
-    for draft in directory.glob(f"*{_DRAFT_SUFFIX}"):
+def remove_drafts(directory: Path, name: str = "") -> None:
+    """Take away the drafts of a writer that was killed; no other may be at work meanwhile.
+
+    Args:
+        directory: where they are.
+        name: of the one file whose drafts they are; "": of any.
+    """
+    for draft in directory.glob(f"{name}*{_DRAFT_SUFFIX}"):
         with contextlib.suppress(OSError):
             draft.unlink()
 

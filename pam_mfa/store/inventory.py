@@ -38,6 +38,13 @@ def list_tokens(connection: sqlite3.Connection) -> Iterator[StoredToken]:
         yield _token(row)
 
 
+def replace_seed(connection: sqlite3.Connection, serial_number: str, sealed_seed: str) -> None:
+    """Put a token's seed that was sealed anew in the old text's place."""
+    connection.execute(
+        "UPDATE token SET sealed_seed = ? WHERE serial_number = ?", (sealed_seed, serial_number)
+    )
+
+
 def add_token(connection: sqlite3.Connection, token: StoredToken) -> None:
     """Put a token into the inventory that is not there yet."""
     parameters = token.parameters

@@ -17,8 +17,8 @@ from pam_mfa.store.files import create_file, read_file, replace_file
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.seal import Sealer
 
-_USER, _NAME = "?", "audit/signing-key"  # what the sealed key is bound to: no user, no device
-_SIZE_MAX = 1024  # bytes
+SIGNING_KEY = ("?", "audit/signing-key")  # what the sealed key is bound to: no user, no device
+SEALED_SIZE_MAX = 1024  # bytes
 _RAW = serialization.Encoding.Raw
 _PEM = serialization.Encoding.PEM
 
@@ -56,7 +56,7 @@ def load_signing_key(layout: Layout, sealer: Sealer) -> SigningKey:
     key = _read_key(layout, sealer)
     if key is None:
         private = os.urandom(32)  # RFC 8032, section 5.1.5: any 32 bytes
-        sealed = sealer.seal(Secret(private), _USER, _NAME)
+        sealed = sealer.seal(Secret(private), *SIGNING_KEY)
         create_file(layout.signing_key, sealed.encode("ascii") + b"\n", 0o600)
         key = _read_key(layout, sealer)  # another process may have been first
         if key is None:
@@ -68,11 +68,11 @@ def load_signing_key(layout: Layout, sealer: Sealer) -> SigningKey:
 def _read_key(layout: Layout, sealer: Sealer) -> SigningKey | None:
     path = layout.signing_key
     try:
-        text = read_file(path, owners={os.geteuid()}, forbidden=0o077, size_max=_SIZE_MAX)
+        text = read_file(path, owners={os.geteuid()}, forbidden=0o077, size_max=SEALED_SIZE_MAX)
     except FileNotFoundError:
         return None
     try:
-        secret = sealer.open(text.decode("ascii").strip(), _USER, _NAME)
+        secret = sealer.open(text.decode("ascii").strip(), *SIGNING_KEY)
         return SigningKey(Ed25519PrivateKey.from_private_bytes(secret.reveal()))
     except (BrokenSystemError, ValueError) as error:
         raise BrokenSystemError(
@@ -86,7 +86,7 @@ def _publish(layout: Layout, key: SigningKey) -> None:
     """Put the public key beside it, for whoever verifies."""
     try:
         data = read_file(
-            layout.public_key, owners={os.geteuid()}, forbidden=0o022, size_max=_SIZE_MAX
+            layout.public_key, owners={os.geteuid()}, forbidden=0o022, size_max=SEALED_SIZE_MAX
         )
     except (FileNotFoundError, UnsafeFileError):
         data = b""

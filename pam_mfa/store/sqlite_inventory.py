@@ -32,6 +32,10 @@ class SqliteInventory:
         """Give a token to a user, or back."""
         inventory.assign_token(self._connection, serial_number, user)
 
+    def replace_seed(self, serial_number: str, sealed_seed: str) -> None:
+        """Put a token's seed that was sealed anew in the old text's place."""
+        inventory.replace_seed(self._connection, serial_number, sealed_seed)
+
     def find_owner(self, fingerprint: str) -> str | None:
         """Return the serial number of the device whose seed has this fingerprint, or None."""
         return inventory.find_owner(self._connection, fingerprint)

@@ -15,7 +15,17 @@ from host_tree import FILES, HostTree
 from pam_mfa.cli import host_state
 from pam_mfa.cli.doctor import chain_check
 from pam_mfa.cli.session import Session
-from pam_mfa.doctor import daemon, files, kernel, modules, programs, repairing, stacks, switches
+from pam_mfa.doctor import (
+    daemon,
+    files,
+    kernel,
+    modules,
+    programs,
+    repairing,
+    seals,
+    stacks,
+    switches,
+)
 from pam_mfa.doctor.examination import CHECKS, examine
 from pam_mfa.doctor.finding import Finding, Level, exit_status, fault, notice, ok, warning
 from pam_mfa.doctor.kernel import Clock, judge_clock, read_clock
@@ -399,7 +409,7 @@ def test_rights_of_a_device_are_mended(own_files: Layout, monkeypatch: pytest.Mo
 def test_seal_key_that_is_missing(own_files: Layout) -> None:
     """Devices without the key that sealed them are a fault."""
     own_files.seal_key.unlink()
-    ((level, what),) = find(files.check_store, View(own_files))
+    ((level, what),) = find(seals.check_seal_key, View(own_files))
     assert ("fault", True) == (level, "is missing" in what)
 
 

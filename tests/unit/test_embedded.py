@@ -14,6 +14,7 @@ from pam_mfa.errors import BrokenSystemError
 from pam_mfa.secret import Secret
 from pam_mfa.store import Change, Claim, Standing, encode_user
 from pam_mfa.store.embedded import EmbeddedStore
+from pam_mfa.store.key_ring import ring_of
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.seal import Sealer
 
@@ -114,7 +115,7 @@ def wrong_tag(store: EmbeddedStore) -> str:
 
 def other_key(store: EmbeddedStore) -> str:
     """Seal Alice's device with another host's key."""
-    store.documents.write("alice", (sealed(Sealer(Secret(bytes(32)))),))
+    store.documents.write("alice", (sealed(Sealer(ring_of(Secret(bytes(32))))),))
     return "does not open with this host's seal key"
 
 

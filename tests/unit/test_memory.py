@@ -216,7 +216,8 @@ def test_device_that_is_gone(logins: Logins, change: str) -> None:
     logins.verify()
     device = open_device()
     if change == "replaced":
-        new = device.device._replace(sealed_seed="sealed:v1:BBBB")
+        later = device.device.enabled_at + datetime.timedelta(seconds=1)
+        new = device.device._replace(sealed_seed="sealed:v1:BBBB", enabled_at=later)
         logins.store.enrollments["alice"] = enrolled(device._replace(device=new))
     elif change == "taken away":
         logins.store.taken_away.append(device.device)

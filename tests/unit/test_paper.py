@@ -14,9 +14,10 @@ from pam_mfa.devices import Bypass, RecoveryCodes, VirtualDevice
 from pam_mfa.factors import code, paper
 from pam_mfa.oath import Parameters
 from pam_mfa.secret import Secret
+from pam_mfa.store.key_ring import ring_of
 from pam_mfa.store.seal import Sealer
 
-SEALER = Sealer(Secret(bytes(range(32))))
+SEALER = Sealer(ring_of(Secret(bytes(range(32)))))
 CODES = ["ABCD-EFGH-IJKL-MNOP", "2345-6723-4567-ABCD", "AAAA-AAAA-AAAA-AAAB"]
 PLAIN = [code.replace("-", "") for code in CODES]
 ENABLED = datetime.datetime.fromtimestamp(START - 100, datetime.UTC)

@@ -10,14 +10,15 @@ from doubles import OTHER_SEED, SEED, make_layout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pam_mfa.errors import BrokenSystemError, SealError, UnsafeFileError
+from pam_mfa.errors import BrokenSystemError, SealError, UnknownKeyError, UnsafeFileError
 from pam_mfa.secret import Secret
 from pam_mfa.store.embedded import EmbeddedStore
+from pam_mfa.store.key_ring import KEY_BYTES, retire, ring_of, stage, use_newest
 from pam_mfa.store.layout import Layout
-from pam_mfa.store.seal import CREDENTIAL, KEY_BYTES, Sealer, load_sealer
+from pam_mfa.store.seal import CREDENTIAL, FIRST, Sealer, load_sealer
 
 KEY = Secret(bytes(range(32)))
-SEALER = Sealer(KEY)
+SEALER = Sealer(ring_of(KEY))
 PHONE = "virtual/alice/phone"
 SEALED = SEALER.seal(SEED, "alice", PHONE)
 PREFIX = "sealed:v1:"
@@ -49,7 +50,7 @@ def test_round_trip(seed: Secret, user: str, serial_number: str) -> None:
 @pytest.mark.parametrize("size", [0, 1, 10, 13, 14, 20, 64, 128])
 def test_length_is_told_without_opening(size: int) -> None:
     """How long a sealed seed is shows, by another key as well."""
-    sealed = Sealer(Secret(bytes(32))).seal(Secret(bytes(size)), "alice", PHONE)
+    sealed = Sealer(ring_of(Secret(bytes(32)))).seal(Secret(bytes(size)), "alice", PHONE)
     assert size * 8 == SEALER.sealed_bits(sealed)
 
 
@@ -88,7 +89,7 @@ def test_others(user: str, serial_number: str) -> None:
 def test_other_key() -> None:
     """What was sealed with one key does not open with another."""
     with pytest.raises(SealError, match=f"the secret of device {PHONE} does not open"):
-        Sealer(Secret(bytes(32))).open(SEALED, "alice", PHONE)
+        Sealer(ring_of(Secret(bytes(32)))).open(SEALED, "alice", PHONE)
 
 
 @given(st.integers(0, 47), st.integers(1, 255))
@@ -116,6 +117,45 @@ def test_changed_text(sealed: str) -> None:
     assert not does_open(sealed)
 
 
+def test_key_that_is_not_in_the_ring() -> None:
+    """What another key of that fleet sealed says which key is needed, and how to get it."""
+    newer = Sealer(use_newest(stage(SEALER.ring, Secret(bytes(32)))))
+    with pytest.raises(UnknownKeyError, match=f"by the key {newer.ring.used}") as caught:
+        SEALER.open(newer.seal(SEED, "alice", PHONE), "alice", PHONE)
+    assert "--stage --from" in caught.value.hint
+
+
+def test_first_key_that_was_retired() -> None:
+    """What was sealed before keys had names does not open by others than the first."""
+    newest = Sealer(retire(use_newest(stage(SEALER.ring, Secret(bytes(32))))))
+    with pytest.raises(UnknownKeyError, match="by the first key"):
+        newest.open(SEALED, "alice", PHONE)
+    assert (FIRST, "") == (newest.key_of(SEALED), newest.key_of("sealed:v3:x"))
+
+
+def test_every_key_of_a_ring_opens() -> None:
+    """A staged key changes nothing that is sealed; used, it names itself; both open."""
+    staged = Sealer(stage(SEALER.ring, Secret(bytes(32))))
+    used = Sealer(use_newest(staged.ring))
+    texts = [SEALED, staged.seal(SEED, "alice", PHONE), used.seal(SEED, "alice", PHONE)]
+    assert [PREFIX, PREFIX, f"sealed:v2:{used.ring.used}:"] == [
+        f"{text.rpartition(':')[0]}:" for text in texts
+    ]
+    opened = [one.open(text, "alice", PHONE) for one in (staged, used) for text in texts]
+    assert [SEED] * 6 == opened
+    assert [160] * 3 == [used.sealed_bits(text) for text in texts]
+
+
+def test_hashes_outlive_a_rotation() -> None:
+    """What is hashed stays what it was when the first key is gone."""
+    newest = Sealer(retire(use_newest(stage(SEALER.ring, Secret(bytes(32))))))
+    hashes = [
+        (one.pseudonym("bob"), one.fingerprint(SEED), one.code_hash("123", "bob", "x"))
+        for one in (SEALER, newest)
+    ]
+    assert hashes[0] == hashes[1]
+
+
 def test_error_tells_nothing() -> None:
     """The error says what to do, and holds neither the sealed text nor a key."""
     with pytest.raises(SealError) as caught:
@@ -133,7 +173,7 @@ def test_pseudonym() -> None:
 def test_pseudonyms_differ() -> None:
     """Another name or another key has another pseudonym."""
     names = {SEALER.pseudonym(text) for text in ("a", "b", "")}
-    assert 4 == len(names | {Sealer(Secret(bytes(32))).pseudonym("a")})
+    assert 4 == len(names | {Sealer(ring_of(Secret(bytes(32)))).pseudonym("a")})
 
 
 def test_pseudonym_of_other_bytes() -> None:
@@ -177,8 +217,11 @@ def test_store_that_others_may_write(layout: Layout) -> None:
         EmbeddedStore(layout)
 
 
-@pytest.mark.parametrize(("size", "error"), [(0, BrokenSystemError), (31, BrokenSystemError),
-                                             (33, UnsafeFileError)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "error"),
+    [(0, BrokenSystemError), (31, BrokenSystemError), (33, BrokenSystemError),
+     (4097, UnsafeFileError)],
+)  # fmt: skip
 def test_key_of_other_size(layout: Layout, size: int, error: type[Exception]) -> None:
     """A file of another size is no key, and it stands."""
     layout.seal_key.write_bytes(bytes(size))
