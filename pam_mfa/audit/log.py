@@ -53,8 +53,9 @@ class AuditLog:
         try:
             descriptor = self._current_descriptor()
             size = os.fstat(descriptor).st_size
-            # A record that a power loss or a kill has cut must not spoil the next one.
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            # A record that a power loss or a kill has cut must not spoil the next one; what this
+            # process wrote last it wrote whole.
+            if size not in {0, self._size} and os.pread(descriptor, 1, size - 1) != b"\n":
                 data = b"\n" + data
             self._size = -1
             try:

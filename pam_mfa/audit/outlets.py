@@ -39,6 +39,10 @@ class _Outlet:
         self._kinds = kinds
         self._socket: socket.socket | None = None
 
+    def is_there(self) -> bool:
+        """Whether somebody may listen, so that a message is worth its making."""
+        return self._socket is not None or os.path.exists(self._path)  # noqa: PTH110 - each login
+
     def send(self, message: bytes) -> bool:
         """Send, and connect anew once; return whether it was taken."""
         for is_new in (False, True):
@@ -109,12 +113,14 @@ class Outlets:
     def send(self, lines: Sequence[bytes]) -> None:
         """Tell of records that are durable."""
         rules = self._rules = self._rules or self._find_rules()
-        if not (rules.journal or rules.syslog or rules.kernel):
+        has_journal = rules.journal and self._journal.is_there()
+        has_syslog = rules.syslog and self._syslog.is_there()
+        if not (has_journal or has_syslog or rules.kernel):
             return
         for line in lines:
             record = json.loads(line)
-            is_in_journal = rules.journal and self._journal.send(self._entry(record))
-            if rules.syslog and not (is_in_journal and self._is_one_log()):
+            is_in_journal = has_journal and self._journal.send(self._entry(record))
+            if has_syslog and not (is_in_journal and self._is_one_log()):
                 self._syslog.send(self._line(record))
             if rules.kernel:
                 self._kernel_trail().put(record)

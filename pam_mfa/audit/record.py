@@ -18,6 +18,8 @@ _OWN_TEXT_MAX: Final = 1024  # of a text that we chose
 # Names of accounts, and our own sentences.
 _OWN_TEXTS: Final = frozenset(("user", "rule", "detail"))
 _FIELDS: Final = Event._fields[4:]
+# Made once: json.dumps makes one a call where it is asked for anything but its defaults.
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class Origin(NamedTuple):
@@ -44,19 +46,20 @@ def build_record(event: Event, event_id: str, origin: Origin, head: Head) -> dic
         "process": {"pid": origin.pid, "program": origin.program},
     }
     for key, value in zip(_FIELDS, event[4:], strict=True):
+        if value is None or value == "":
+            continue
         if isinstance(value, str):
-            if value:
-                record[key] = value[: _OWN_TEXT_MAX if key in _OWN_TEXTS else _TEXT_MAX]
+            record[key] = value[: _OWN_TEXT_MAX if key in _OWN_TEXTS else _TEXT_MAX]
         elif isinstance(value, int):
             record[key] = value
-        elif value is not None:
+        else:
             record[key] = value._asdict()
     return record
 
 
 def format_record(record: dict[str, object]) -> bytes:
     """Return a record's canonical text, without the newline that ends its line."""
-    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(record).encode("ascii")
 
 
 def format_event(event: Event, event_id: str, origin: Origin, head: Head) -> bytes:

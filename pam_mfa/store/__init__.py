@@ -91,8 +91,8 @@ class ServingStore(Store, Protocol):
     def note_policy(self, digest: str, *, is_accepted: bool) -> None:
         """Have the next commit record a policy that no record has told of."""
 
-    def sign_if_due(self, *, is_asked: bool = False) -> None:
-        """Sign the records where that is due; never while somebody waits for a verdict."""
+    def follow_up(self, *, must_sign: bool = False) -> None:
+        """Do what no verdict waits for: sign records where due, and tell other logs of them."""
 
     def require_desk(self) -> AdministratorsStore:
         """Return what takes a user's device at a login.

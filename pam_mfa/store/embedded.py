@@ -260,9 +260,14 @@ class EmbeddedStore:
         """Have the next commit record a policy that no record has told of."""
         self._ledger.note_policy(digest, is_accepted=is_accepted)
 
-    def sign_if_due(self, *, is_asked: bool = False) -> None:
-        """Add a checkpoint to the audit log where one is due; never while somebody waits."""
-        self._ledger.sign_if_due(is_asked=is_asked)
+    def follow_up(self, *, must_sign: bool = False) -> None:
+        """Sign the audit log where that is due, and tell the other logs of its records.
+
+        For when the verdicts are out: nobody waits for it.
+        """
+        self._ledger.sign_if_due(is_asked=must_sign)
+        self._ledger.tell_outlets()
+        self._ledger.tend_state()
 
     def require_desk(self) -> "EmbeddedStore":
         """Return itself: devices are this host's own."""

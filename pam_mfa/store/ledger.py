@@ -80,10 +80,15 @@ class Ledger:
         self._tell: Callable[[BrokenSystemError], None] | None = None
         self._policy = ""  # that is to be told of, where no record has told of it
         self._outlets = Outlets()
+        self._untold: list[bytes] = []  # records that the outlets have to be told of
+        self._is_serving = False  # whether the caller sees to that, behind its verdicts
 
     def follow(self, rules: AuditRules, tell: Callable[[BrokenSystemError], None]) -> None:
-        """Do from now on as policy says, and tell there what a verdict did not wait for."""
-        self._rules, self._tell = rules, tell
+        """Do from now on as policy says, and tell there what a verdict did not wait for.
+
+        From here on ``tell_outlets`` is the caller's to call, when its verdicts are out.
+        """
+        self._rules, self._tell, self._is_serving = rules, tell, True
         self._outlets.follow(lambda: rules, tell)
 
     def follow_outlets(
@@ -126,6 +131,17 @@ class Ledger:
         with self._locked():
             self._audit.require_usable()
             self._commit_joined([])
+
+    def tell_outlets(self) -> None:
+        """Tell the outlets of the records that they were not told of yet; all are durable."""
+        lines, self._untold = self._untold, []
+        if lines:
+            self._outlets.send(lines)
+
+    def tend_state(self) -> None:
+        """Keep the next commits quick; what hinders that, the next commit tells."""
+        with contextlib.suppress(StateError):
+            self._state.tend()
 
     def sign_if_due(self, *, is_asked: bool = False) -> None:
         """Add a checkpoint where one is due; what hinders that is told and hinders nothing else.
@@ -176,6 +192,7 @@ class Ledger:
                 self._state.commit([], self._settle_last)
         self._state.close()
         self._audit.close()
+        self.tell_outlets()
         self._outlets.close()
         if self._lock >= 0:
             os.close(self._lock)
@@ -226,7 +243,9 @@ class Ledger:
         if lines:
             self._audit.write(lines)
             self._last_id = committed.last_id or self._last_id
-            self._outlets.send(lines)
+            self._untold += lines
+            if not self._is_serving:
+                self.tell_outlets()
         self._log = committed.log
 
     def _settle(self, outbox: Outbox, log: LogState) -> Settled:

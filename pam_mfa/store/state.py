@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from pam_mfa.audit import Event, Head, follow
 from pam_mfa.errors import StateError, UnsafeFileError
 from pam_mfa.lockout import LockState
-from pam_mfa.store import inventory, mfa_sessions
+from pam_mfa.store import inventory, mfa_sessions, write_ahead
 from pam_mfa.store.claims import Change, Claim, Inventory, Known
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.files import identity_of, make_private_file
@@ -57,12 +57,12 @@ _LOCKS = "SELECT user, failures, locked_until FROM lock_state WHERE user IN "
 _KEYS_MAX = 500  # of one query
 # Each of these is kept twice, in pages of its own: bits that a disk turns are in one of the two.
 _LOCK = """SELECT failures, locked_until FROM lock_state INDEXED BY sqlite_autoindex_lock_state_1
-    WHERE user = ?"""
-_LOCK_COPY = """SELECT failures, locked_until FROM lock_state INDEXED BY lock_state_copy
-    WHERE user = ?"""
+    WHERE user = ?1 UNION ALL
+    SELECT failures, locked_until FROM lock_state INDEXED BY lock_state_copy WHERE user = ?1"""
 # Of sqlite3.h: not an error of the disk or of another process, but of what the file says.
 _DAMAGES = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _INSERT_LINE = "INSERT INTO outbox(line) VALUES(?)"
+_CHECKPOINT_AFTER = 150  # claims: SQLite makes one of its own at 1,000 pages, in a login's time
 
 
 class Committed(NamedTuple):
@@ -113,6 +113,8 @@ class State:
         self._format_line = format_line
         self._connection: sqlite3.Connection | None = None
         self._identity = (0, 0)
+        self._claims = 0  # since the write-ahead log was last emptied by this process
+        self._has_room = False  # whether the write-ahead log is as long as it gets
 
     def commit(self, claims: Sequence[Claim], settle: Settle) -> Committed:
         """Judge claims in one transaction and make what changes durable, records included.
@@ -133,6 +135,7 @@ class State:
                 connection.execute("DELETE FROM outbox WHERE id < ?", (settled.safe,))
                 connection.execute("UPDATE outbox SET line = x'' WHERE id = ?", (settled.safe,))
             changes = [_judge(connection, claim) for claim in claims]
+            self._claims += len(claims)
             events = [*settled.events, *(event for change in changes for event in change.events)]
             head, lines, last = settled.log.head, [], 0
             for event in events:
@@ -195,6 +198,21 @@ class State:
                 marks = ",".join("?" * len(part))
                 rows += connection.execute(f"{query}({marks})", tuple(part)).fetchall()
         return rows
+
+    def tend(self) -> None:
+        """Keep the next commits quick: for a process that stays, while nobody waits for it.
+
+        Raises:
+            StateError: the state cannot be used.
+        """
+        if not self._has_room:
+            with self._transaction():
+                self._has_room = True
+                write_ahead.make_room(self._path)
+        elif self._claims >= _CHECKPOINT_AFTER:
+            with self._translated():
+                self._claims = 0
+                self._open().execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def was_replaced(self) -> bool:
         """Whether another file stands in the place of the one that is open: a restored backup."""
@@ -265,6 +283,7 @@ class State:
             raise
         self._identity = identity_of(self._path)
         self._connection = connection
+        self._has_room = False
         return connection
 
 
@@ -302,7 +321,7 @@ def create_schema(connection: sqlite3.Connection) -> None:
 
 
 def _read_lock(connection: sqlite3.Connection, user_key: str) -> LockState:
-    row = find_twice(connection, (_LOCK, _LOCK_COPY), user_key)
+    row = find_twice(connection, _LOCK, user_key)
     return _lock(row) if row else LockState()
 
 

@@ -76,7 +76,8 @@ def carry_out(
     """
     action = charge.decision.action
     # The rule's mode is this attempt's, whatever the policy says of others.
-    charge = charge._replace(policy=charge.policy._replace(mode=charge.decision.mode))
+    if charge.decision.mode is not charge.policy.mode:
+        charge = charge._replace(policy=charge.policy._replace(mode=charge.decision.mode))
     if action is Action.NOTHING:
         return (yield from _do_nothing(charge, store, clock, machine))
     if action is Action.SKIP and charge.caller.may_verify:
@@ -130,7 +131,7 @@ def _find_ways(charge: Charge, machine: Machine | None) -> _Ways:
         may_have_key=machine is not None
         and "fido" in decision.devices
         and is_local(request)
-        and not machine.is_remote(caller.pid),
+        and not machine.is_remote(caller.login_uid, caller.login_session),
         may_have_agent=machine is not None and can_ask_agent(request, caller, decision.devices),
     )
 

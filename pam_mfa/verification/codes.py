@@ -97,7 +97,7 @@ def verify_code(
             bool(usable or paper),
         )
         judge = functools.partial(_judge, scene, guess)
-        keys = (*serial_numbers, *(match.key for match in matches))
+        keys = tuple(dict.fromkeys((*serial_numbers, *(match.key for match in matches))))
         change = yield Commit(Claim(enrollment.user_key, keys, judge))
         reason = change.events[0].reason
         if change.accepted:

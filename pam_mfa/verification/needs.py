@@ -36,7 +36,8 @@ class Machine(NamedTuple):
     host: str
     random: Callable[[int], bytes]  # so many random bytes
     keys: "Callable[[], Keys]"  # called where a key is wanted: its libraries cost start-up time
-    is_remote: Callable[[int], bool] = lambda _pid: False  # whether a process's session is
+    # Whether a login is, by its user id and session.
+    is_remote: Callable[[int | None, int | None], bool] = lambda _uid, _session: False
     locate: Callable[[int], Spot] = lambda _pid: Spot()  # a process; nothing known: no MFA age
 
 

@@ -156,7 +156,7 @@ def _record(services: Services, name: EventName, reason: Reason) -> None:
         services.store.commit([Claim("", (), lambda _: change)])
     except BrokenSystemError as error:
         journal.tell_failure(error)
-    services.store.sign_if_due(is_asked=True)
+    services.store.follow_up(must_sign=True)
 
 
 def _raise_descriptor_limit() -> None:

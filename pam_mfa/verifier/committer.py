@@ -53,4 +53,4 @@ class Committer:
             return
         for (_, done), change in zip(batch, changes, strict=True):
             done(change)
-        self._store.sign_if_due()  # verdicts are out, so nobody waits for it
+        self._store.follow_up()  # verdicts are out, so nobody waits for it

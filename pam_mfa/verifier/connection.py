@@ -60,7 +60,7 @@ class Connection:
         committer: Committer,
         owner: Owner,
     ) -> None:
-        """Start to wait for the request."""
+        """Take the socket; nothing is read before ``start``."""
         self.peer = peer
         self._socket = accepted
         self._services = services
@@ -77,11 +77,13 @@ class Connection:
         accepted.setblocking(False)
         # Numbers, not sockets: selectors formats what it does not know yet, at four system calls.
         self._loop.add_reader(accepted.fileno(), self._guard, self._read)
-        self._timer = self._loop.call_later(FIRST_FRAME, self._guard, self._expire)
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Read the request, which is mostly there already, so that the loop need not turn."""
         self._guard(self._read)
+        if self._conversation is None and not self._is_over:
+            self._expire_in(FIRST_FRAME)
 
     def close(self) -> None:
         """End without a verdict, unless one was sent."""
@@ -89,7 +91,8 @@ class Connection:
             return
         self._is_over = True
         self._canceled.set()
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         if self._conversation is not None:
@@ -144,9 +147,7 @@ class Connection:
             close_all(descriptors)
             raise
         self._agent = take_agent(request, self.peer, descriptors)
-        self._timer.cancel()
-        longest = min(request.timeout, LONGEST)
-        self._timer = self._loop.call_later(longest, self._guard, self._expire)
+        self._expire_in(min(request.timeout, LONGEST))
         self._conversation = converse(request, self.peer, self._services, self._agent)
         self._advance(None)
 
@@ -195,6 +196,11 @@ class Connection:
 
     def _committed(self, outcome: Change | BrokenSystemError) -> None:
         self._guard(self._advance, outcome)
+
+    def _expire_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._guard, self._expire)
 
     def _expire(self) -> None:
         self._is_late = True  # for the next time that something is waited for

@@ -112,6 +112,7 @@ def follow_policy(services: Services) -> Policy:
         _note_policy(services)
         with contextlib.suppress(BrokenSystemError):  # the policy's error is the one to tell
             store.commit([])
+            store.follow_up()
         raise
     store.follow(policy.audit, tell_failure)
     _note_policy(services)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packets and descriptors on a SOCK_SEQPACKET socket."""
 
-import array
 import os
 import socket
 import struct
@@ -10,6 +9,8 @@ from typing import NamedTuple
 from pam_mfa.wire import DESCRIPTORS_MAX, FRAME_MAX
 
 _UCRED = struct.Struct("3i")  # struct ucred of linux/socket.h: pid, uid, gid
+_INT = struct.calcsize("i")
+_ROOM = socket.CMSG_SPACE(DESCRIPTORS_MAX * _INT)
 
 
 class Peer(NamedTuple):
@@ -34,16 +35,15 @@ def receive_packet(connection: socket.socket) -> tuple[bytes, list[int]]:
     Raises:
         OSError: as recvmsg(2); BlockingIOError where nothing is there yet.
     """
-    room = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
     data, control, _flags, _address = connection.recvmsg(
-        FRAME_MAX + 1, room, socket.MSG_CMSG_CLOEXEC
+        FRAME_MAX + 1, _ROOM, socket.MSG_CMSG_CLOEXEC
     )
-    descriptors = array.array("i")
+    descriptors: list[int] = []
     for level, kind, content in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            whole = len(content) - len(content) % descriptors.itemsize
-            descriptors.frombytes(content[:whole])
-    return data, list(descriptors)
+            count = len(content) // _INT
+            descriptors += struct.unpack_from(f"{count}i", content)
+    return data, descriptors
 
 
 def close_all(descriptors: list[int]) -> None:

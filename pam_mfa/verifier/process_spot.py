@@ -7,7 +7,6 @@ another process's while it was looked at, nothing is known.
 """
 
 import functools
-import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,7 +14,6 @@ from pam_mfa.mfa_age import Spot
 from pam_mfa.verifier import login_session
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_FILE_MAX: Final = 8192  # bytes
 _PARENT, _SESSION, _START = 1, 3, 19  # of proc(5), stat, counted behind the program's name
 
 
@@ -38,9 +36,9 @@ def locate(pid: int) -> Spot:
     process = _read_process(str(pid))
     if process is None:
         return Spot()
-    directory = login_session.PROCESSES / process.pid
-    audit_session = login_session.read_number(directory / "sessionid") or ""
-    login_uid = login_session.read_number(directory / "loginuid")
+    directory = f"{login_session.PROCESSES}/{process.pid}"
+    audit_session = login_session.read_number(f"{directory}/sessionid") or ""
+    login_uid = login_session.read_number(f"{directory}/loginuid")
     parent, leader = _read_process(process.parent), _read_process(process.session)
     spot = Spot(
         process=process.identity,
@@ -56,7 +54,7 @@ def locate(pid: int) -> Spot:
 
 
 def _read_process(pid: str) -> _Process | None:
-    text = _read(f"{login_session.PROCESSES}/{pid}/stat")
+    text = login_session.read_small(f"{login_session.PROCESSES}/{pid}/stat")
     # The name is the program's to choose, and may have spaces and brackets in it.
     fields = text.rpartition(b")")[2].decode("ascii", "replace").split()
     if pid == "0" or len(fields) <= _START:
@@ -66,7 +64,7 @@ def _read_process(pid: str) -> _Process | None:
 
 def _read_uid(process: _Process) -> int | None:
     """Return a process's real user id, where it is still the same process."""
-    text = _read(f"{login_session.PROCESSES}/{process.pid}/status")
+    text = login_session.read_small(f"{login_session.PROCESSES}/{process.pid}/status")
     line = next((one for one in text.splitlines() if one.startswith(b"Uid:")), b"").split()
     is_same = _read_process(process.pid) == process
     return int(line[1]) if is_same and len(line) > 1 and line[1].isdigit() else None
@@ -74,18 +72,4 @@ def _read_uid(process: _Process) -> int | None:
 
 @functools.cache  # no process outlives a boot
 def _read_boot(path: Path) -> str:
-    return _read(str(path)).decode("ascii", "replace").strip()
-
-
-def _read(path: str) -> bytes:
-    """Return a small file of the kernel's, by as few calls as can be; b"" where there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(descriptor, _FILE_MAX)
-    except OSError:  # the process has ended meanwhile
-        return b""
-    finally:
-        os.close(descriptor)
+    return login_session.read_small(str(path)).decode("ascii", "replace").strip()

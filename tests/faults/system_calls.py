@@ -64,9 +64,12 @@ def read_places(trace: Path, after: str, until: str = "exit_group") -> list[Plac
     return places
 
 
-def places_of(trace: Path, after: str, *names: str) -> list[Place]:
-    """Return every place of these names from the first call whose line has a word to the end."""
-    return [place for place in _read_span(trace, after, "exit_group") if place.name in names]
+def places_of(trace: Path, after: str, *names: str, until: str = "exit_group") -> list[Place]:
+    """Return every place of these names from the first call whose line has a word to the end.
+
+    Or to the next call whose line has another word.
+    """
+    return [place for place in _read_span(trace, after, until) if place.name in names]
 
 
 def _read_span(trace: Path, after: str, until: str) -> Iterator[Place]:

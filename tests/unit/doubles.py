@@ -165,9 +165,9 @@ class MemoryStore:
         """Take nobody's device."""
         raise BrokenSystemError("devices are not changed from here")
 
-    def sign_if_due(self, *, is_asked: bool = False) -> None:
+    def follow_up(self, *, must_sign: bool = False) -> None:
         """Count how often signing was thought of."""
-        self.signings.append(is_asked)
+        self.signings.append(must_sign)
 
     def pseudonym(self, text: str) -> str:
         """Return the same for every text of one length."""

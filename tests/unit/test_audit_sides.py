@@ -70,7 +70,7 @@ def test_written_and_whole(layout: Layout, store: EmbeddedStore) -> None:
     """A log of the real writer is intact, signed, and its end is the state's."""
     for number in range(20):
         commit(store, make_event(f"user{number}"), make_event("alice", detail=HOSTILE))
-    store.sign_if_due(is_asked=True)
+    store.follow_up(must_sign=True)
     report = verify(layout)
     assert [] == found(report)
     assert report.checkpoints > 0

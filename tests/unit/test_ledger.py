@@ -16,8 +16,10 @@ from doubles import make_event
 from ledgers import Opener
 
 from pam_mfa.audit import AuditLog
+from pam_mfa.audit.outlets import Outlets
 from pam_mfa.errors import AuditError, StateError
 from pam_mfa.lockout import LockState
+from pam_mfa.policy import AuditRules
 from pam_mfa.store import Change, Claim, Known
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
@@ -315,6 +317,23 @@ def test_sync_before_rows_are_dropped(
     with pytest.raises(AuditError):
         record(ledger, "late")
     assert (300, 300) == (count_rows(layout), len(users_in(layout.audit_log)))
+
+
+def test_outlets_wait_for_verdicts(open_ledger: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever serves verdicts tells the other logs behind them; everybody else at once."""
+    told: list[int] = []
+    monkeypatch.setattr(Outlets, "send", lambda _, lines: told.append(len(lines)))
+    ledger = open_ledger()
+    record(ledger, "a", "b")
+    ledger.follow(AuditRules(), lambda _: None)
+    record(ledger, "c")
+    record(ledger, "d", "e")
+    before = list(told)
+    ledger.tell_outlets()
+    ledger.tell_outlets()
+    record(ledger, "f")
+    ledger.close()
+    assert ([2], [2, 3, 1]) == (before, told)
 
 
 def test_broken_state(open_ledger: Opener, layout: Layout) -> None:

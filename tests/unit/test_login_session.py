@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pam_mfa.verifier import login_session
-from pam_mfa.verifier.login_session import find_login, is_remote
+from pam_mfa.verifier.login_session import find_login
 from pam_mfa.verifier.packets import Peer
 
 PID, UNSET = 4321, "4294967295"
@@ -39,6 +39,11 @@ class Host:
     def set_sessions(self, names: str) -> None:
         """Have logind know the user's sessions."""
         (self._root / "USERS" / "1000").write_text(f"NAME=alice\nSESSIONS={names}\n", "utf-8")
+
+
+def is_remote(pid: int) -> bool:
+    """Whether a process of this user's belongs to a login from another machine."""
+    return login_session.is_remote(*find_login(Peer(pid, os.getuid())))
 
 
 @pytest.fixture

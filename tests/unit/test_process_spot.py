@@ -101,7 +101,7 @@ def test_number_used_again(processes: Processes, monkeypatch: pytest.MonkeyPatch
     """Where the number becomes another process's meanwhile, nothing is known."""
     real = login_session.read_number
 
-    def read(path: Path) -> str | None:
+    def read(path: str) -> str | None:
         processes.add(30, 20, 20, 301, sid="8")
         return real(path)
 

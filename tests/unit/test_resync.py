@@ -3,6 +3,7 @@
 
 import base64
 import datetime
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
@@ -158,7 +159,7 @@ def by_oathtool(seed: Secret, parameters: Parameters, step: int) -> str:
 def by_pyotp(seed: Secret, parameters: Parameters, step: int) -> str:
     """Return a code as pyotp makes it."""
     key = base64.b32encode(seed.reveal()).decode("ascii")
-    digest = oath._HASHES[parameters.algorithm]  # noqa: SLF001 - the names' functions
+    digest = getattr(hashlib, parameters.algorithm.value.lower())
     return pyotp.HOTP(key, digits=parameters.digits, digest=digest).at(step)
 
 

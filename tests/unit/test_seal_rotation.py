@@ -85,7 +85,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     seed = seed_of("A-1")
     pending = host.lifecycle.begin_token("bob", "A-1")
     host.lifecycle.enable(pending, code_of(seed, STEP - 1), code_of(seed, STEP))
-    host.store.sign_if_due(is_asked=True)
+    host.store.follow_up(must_sign=True)
     assert host.layout.signing_key.exists()
     yield host
     host.store.close()
@@ -301,13 +301,13 @@ def test_new_host_takes_a_ring(host: Host, tmp_path: Path) -> None:
     """A host without devices takes the fleet's ring whole; its log's key goes on."""
     new = open_host(make_layout(tmp_path / "new"))
     new.lifecycle.unlock("alice")
-    new.store.sign_if_due(is_asked=True)
+    new.store.follow_up(must_sign=True)
     public = new.layout.public_key.read_bytes()
     host.rotation.rotate()
     assert host.rotation.ring == new.rotation.stage(host.rotation.ring)
     again = open_host(new.layout)
     again.lifecycle.unlock("alice")
-    again.store.sign_if_due(is_asked=True)
+    again.store.follow_up(must_sign=True)
     assert public == new.layout.public_key.read_bytes()
     assert host.rotation.ring.names == again.rotation.stage(host.rotation.ring).names
     new.store.close()

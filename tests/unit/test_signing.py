@@ -58,7 +58,7 @@ def record(store: EmbeddedStore, count: int = 1) -> None:
     for _ in range(count):
         change = Change(accepted=False, events=(make_event(),))
         store.commit([Claim("alice", (), lambda _, change=change: change)])  # type: ignore[misc]
-        store.sign_if_due()
+        store.follow_up()
 
 
 def checkpoints(layout: Layout) -> list[tuple[int, str]]:
@@ -113,7 +113,7 @@ def test_asked(store: EmbeddedStore, layout: Layout) -> None:
     """Whatever was not signed yet is signed when that is asked for, and nothing twice."""
     record(store, 2)
     for _ in range(3):
-        store.sign_if_due(is_asked=True)
+        store.follow_up(must_sign=True)
     assert [(2, "start"), (4, "requested")] == checkpoints(layout)
 
 

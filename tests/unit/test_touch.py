@@ -112,7 +112,9 @@ def test_remote_user_is_not_asked_for_a_key(login: Login, items: dict[str, objec
 def test_sudo_inside_an_ssh_session_makes_nobodys_key_blink(login: Login) -> None:
     """Who runs su or sudo in a session from another machine is asked for a code alone."""
     give_key(login)
-    login.bench.machine = login.bench.machine._replace(is_remote=lambda pid: pid == ROOT.pid)
+    login.bench.machine = login.bench.machine._replace(
+        is_remote=lambda uid, session: (uid, session) == (ROOT.login_uid, ROOT.login_session)
+    )
     shown = login.run(CODE, service="sudo", tty="/dev/pts/3", ruser="mallory")
     assert ([CODE_PROMPT], BY_CODE) == (shown.prompts, shown.verdict)
     assert 0 == login.bench.opened
