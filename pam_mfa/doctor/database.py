@@ -18,9 +18,11 @@ from pam_mfa.login_words import Outcome
 from pam_mfa.store.joining import find_ahead
 from pam_mfa.store.layout import Layout, drop_privileges
 from pam_mfa.store.log_state import read_log_state
+from pam_mfa.store.state import SCHEMA_VERSION, create_schema
 
 _NAMES_MAX = 20
 _TRIES = 5
+_NEWER_MAX = 100  # versions of newer programs; another number was turned by a disk
 _ADVICE = (
     "pam-mfa doctor --repair rebuilds it and keeps the old one; no used code becomes good again."
 )
@@ -91,11 +93,48 @@ def _look(path: Path) -> str:
         try:
             (word,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             connection.execute("SELECT count(*) FROM used_step").fetchone()
+            # A head that says "nobody may write" passes the check, and no login could be judged.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("UPDATE audit_head SET policy = policy")
+            connection.execute("ROLLBACK")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            strange = _find_strange_table(connection) if version == SCHEMA_VERSION else ""
         finally:
             connection.close()
-    except sqlite3.DatabaseError as error:
-        return str(error)
+    except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:  # a name that is no text
+        return str(error) or type(error).__name__
+    if not 0 <= version <= SCHEMA_VERSION + _NEWER_MAX:
+        return f"it claims to be of version {version}"
+    if strange:
+        return f"its table {strange} is not as it was made"
     return "" if word == "ok" else str(word)
+
+
+def _find_strange_table(connection: sqlite3.Connection) -> str:
+    """Return a table whose columns or indexes were turned into others; "" where none was."""
+    made = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        create_schema(made)
+        tables = made.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        return next(
+            (name for (name,) in tables if _shape(connection, name) != _shape(made, name)), ""
+        )
+    finally:
+        made.close()
+
+
+def _shape(connection: sqlite3.Connection, table: str) -> list[object]:
+    """Return a table's columns, and its indexes' columns by their names."""
+    columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    indexes = connection.execute(f"PRAGMA index_list({table})").fetchall()
+    names = sorted(row[1] for row in indexes)
+    return [columns, *((name, *_index(connection, name)) for name in names)]
+
+
+def _index(connection: sqlite3.Connection, name: str) -> list[object]:
+    return connection.execute(
+        f"PRAGMA index_info('{name.replace(chr(39), chr(39) * 2)}')"
+    ).fetchall()
 
 
 def check_users(view: View) -> Iterator[Finding]:

@@ -53,6 +53,7 @@ PLACEHOLDER_MODE: Final = 0o644
 _NEVER_AGAIN = 1 << 62  # a counter that no device comes to
 _MARGIN = 12  # time steps: the widest window of a policy, and a clock that goes on meanwhile
 _PATIENCE = 10.0  # seconds for the lock
+_DAMAGE = (sqlite3.Error, UnicodeDecodeError, MemoryError)  # sqlite3's own words on a damaged file
 UPSERT = """INSERT INTO used_step(serial_number, step) VALUES(?, ?) ON CONFLICT(serial_number)
     DO UPDATE SET step = max(step, excluded.step)"""
 
@@ -180,7 +181,7 @@ def _salvage(broken: Path, made: sqlite3.Connection) -> int:
     """Copy every row that can be read into the tables of this version."""
     tables = made.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     with (
-        contextlib.suppress(sqlite3.DatabaseError),
+        contextlib.suppress(*_DAMAGE),
         contextlib.closing(sqlite3.connect(broken, isolation_level=None)) as old,
     ):
         rows = sum(_salvage_table(old, made, name) for (name,) in tables)
@@ -193,7 +194,7 @@ def _salvage(broken: Path, made: sqlite3.Connection) -> int:
 def salvage_copy(old: sqlite3.Connection, made: sqlite3.Connection, query: str, put: str) -> None:
     """Have the second copy of a table say what the first one may have lost."""
     for order in ("ASC", "DESC"):
-        with contextlib.suppress(sqlite3.DatabaseError):
+        with contextlib.suppress(*_DAMAGE):
             for row in old.execute(f"{query} ORDER BY 1 {order}"):
                 made.execute(put, row)
 
@@ -209,7 +210,7 @@ def _salvage_table(old: sqlite3.Connection, made: sqlite3.Connection, table: str
     for order in ("ASC", "DESC"):
         # Names of our own schema; a column that the old one has not yet ends it, and is no row.
         query = f"SELECT {names} FROM {table} ORDER BY {key} {order}"  # noqa: S608
-        with contextlib.suppress(sqlite3.DatabaseError):
+        with contextlib.suppress(*_DAMAGE):
             for row in old.execute(query):
                 insert = f"INSERT OR IGNORE INTO {table}({names}) VALUES({marks})"
                 rows += made.execute(insert, row).rowcount
@@ -222,7 +223,7 @@ def is_whole(path: Path) -> bool:
     try:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
             return bool(old.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",))
-    except (sqlite3.Error, UnicodeDecodeError):
+    except _DAMAGE:
         return False
 
 

@@ -274,7 +274,8 @@ class State:
                 raise StateError(
                     f"the state {self._path} is of version {version}, this program's is "
                     f"{SCHEMA_VERSION}",
-                    hint="Install the version of pam-mfa that wrote it, or a newer one.",
+                    hint="Install the version of pam-mfa that wrote it, or a newer one. "
+                    "If there is none, it is damaged: pam-mfa doctor --repair.",
                 )
             # FULL: a commit is on disk when it returns, in WAL mode too.
             connection.execute("PRAGMA synchronous = FULL")

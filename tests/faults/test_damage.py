@@ -115,7 +115,7 @@ def test_login_on_a_damaged_state(strained: Strained) -> None:
     wait_until_gone(strained.root)
     strained.root.holds_schema = False  # a record that was on its way may be damaged, too
     path = strained.root.library / "state.db"
-    whole = path.read_bytes()
+    whole, records = path.read_bytes(), strained.root.audit_log.read_bytes()
     for damage in damaged(whole, PLACES_OF_LOGINS):
         path.write_bytes(damage)
         status = attempt(strained.root, "alice", strained.code()).status
@@ -123,5 +123,6 @@ def test_login_on_a_damaged_state(strained: Strained) -> None:
         wait_until_gone(strained.root)
         for leftover in strained.root.library.glob("state.db-*"):
             leftover.unlink()
+        strained.root.audit_log.write_bytes(records)  # beside a log that goes further none counts
     path.write_bytes(whole)
     assert attempt(strained.root, "alice", strained.code(1)).status == Status.SUCCESS

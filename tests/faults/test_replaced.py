@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are replaced while somebody is at the prompt."""
 
+import contextlib
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -51,7 +53,9 @@ REPLACE: dict[str, Replace] = {
     "garble": garble, "renew": renew, "empty": empty, "unlink": Path.unlink,
 }  # fmt: skip
 # What lets nobody in any more; the rest may let the one in who is at the prompt.
-REFUSED = {("devices", how) for how in ("garble", "empty", "unlink")} | {("state", "garble")}
+REFUSED = {("devices", how) for how in ("garble", "empty", "unlink")} | {
+    ("state", how) for how in ("garble", "empty", "unlink")
+}
 
 
 @each_way
@@ -61,8 +65,8 @@ def test_replaced_under_a_prompt(strained: Strained, way: str, what: str) -> Non
     path = strained.root.path / FILES[what]
     with serving(strained.root, way):
         for how, replace in REPLACE.items():
-            content, about = path.read_bytes(), path.stat()
-            status = log_in_while(strained, partial(replace, path))
+            about, kept = path.stat(), list[bytes]()
+            status = log_in_while(strained, partial(keep_and, replace, path, kept))
             assert status in ENDS
             assert status != Status.SUCCESS or (what, how) not in REFUSED
             assert (
@@ -70,11 +74,24 @@ def test_replaced_under_a_prompt(strained: Strained, way: str, what: str) -> Non
             )
             wait_until_gone(strained.root)
             if how != "renew" and what != "log":
-                put_back(path, content, about)
+                put_back(path, kept[0], about)
             strained.skip()
             assert strained.log_in().status == Status.SUCCESS, how
             strained.skip()
             wait_until_gone(strained.root)
+
+
+def keep_and(replace: Replace, path: Path, kept: list[bytes]) -> None:
+    """Keep what a file holds, and replace it.
+
+    At the prompt, where nothing is recorded, and with all of the state in its one file: a copy that
+    lacks commits of which there are records is refused, and rightly.
+    """
+    if path.suffix == ".db":
+        with contextlib.closing(sqlite3.connect(path, timeout=10)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    kept.append(path.read_bytes())
+    replace(path)
 
 
 def log_in_while(strained: Strained, replace: Callable[[], None]) -> int:
