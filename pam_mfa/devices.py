@@ -12,10 +12,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-import yaml
-
 from pam_mfa.document import Section, parse_document
 from pam_mfa.errors import RefusedError
+from pam_mfa.libyaml import yaml
 from pam_mfa.oath import DIGITS, PERIODS, Algorithm, Parameters
 from pam_mfa.policy import SMS_REASON
 from pam_mfa.ssh_keys import KeyFormatError, SshKey, format_key, parse_any_key

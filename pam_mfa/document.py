@@ -6,18 +6,21 @@ that are not text, more than one document. Owns reading only; what a document me
 ``policy`` and ``devices``. Only the composer and the constructor of libyaml's loader are used.
 """
 
-import difflib
+import datetime
 from collections.abc import Collection, Iterator
-from typing import Any, TypeVar
-
-import yaml
+from typing import Any, Final, TypeVar
 
 from pam_mfa.errors import DocumentError
+from pam_mfa.libyaml import yaml
 
 SIZE_MAX = 65536  # bytes, where nothing else is said
 NUMBER_MAX = 2**63  # whole numbers beyond are no setting, and thousands of digits an attack
 DEPTH_MAX = 20  # levels of nesting; a policy has five
 _TEXT = "tag:yaml.org,2002:str"
+_INTEGER = "tag:yaml.org,2002:int"
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_SHAPE: Final = str.maketrans("123456789", "0" * 9)
+_MOMENT: Final = "0000-00-00T00:00:00Z"  # the shape of times as this program writes them
 _T = TypeVar("_T")
 # What PyYAML's constructors raise at explicitly tagged nonsense, `!!int ""` for one.
 _UNREADABLE = (
@@ -78,7 +81,9 @@ class Section:
         """Go through the errors for keys that are not among the known ones."""
         for key in self._values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
+                from difflib import get_close_matches  # noqa: PLC0415 - most files have no fault
+
+                near = get_close_matches(key, known, n=1)
                 yield self.error(
                     key,
                     "is not a known key",
@@ -156,6 +161,18 @@ class _Loader(yaml.CSafeLoader):
 
     _depth = 0
 
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:  # noqa: ANN401 - as PyYAML has it
+        """Return what a node is; for what files of ours are full of without an expression."""
+        if kind is yaml.ScalarNode and implicit[0] and value:
+            if value[0] not in self.yaml_implicit_resolvers or _is_plain_duration(value):
+                return _TEXT
+            if _is_plain_integer(value):
+                return _INTEGER
+            if _is_plain_moment(value):
+                return _TIMESTAMP
+        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        return tag
+
     def descend_resolver(self, current_node: object, current_index: object) -> None:
         """Go one level down.
 
@@ -213,12 +230,33 @@ class _Reader:
         if node.tag == _TEXT:  # most of them, and the constructor is slow
             return str(node.value)
         try:
-            value: object = self._loader.construct_object(node)
+            value = self._construct(node)
         except _UNREADABLE as error:
             raise DocumentError(f"{self._source}, line {line}: a value cannot be read") from error
         if isinstance(value, int) and abs(value) > NUMBER_MAX:
             raise DocumentError(f"{self._source}, line {line}: a number is out of range")
         return value
+
+    def _construct(self, node: yaml.Node) -> object:
+        if node.tag == _INTEGER and _is_plain_integer(node.value):
+            return int(node.value)
+        if node.tag == _TIMESTAMP and _is_plain_moment(node.value):
+            return datetime.datetime.fromisoformat(node.value)
+        value: object = self._loader.construct_object(node)
+        return value
+
+
+def _is_plain_integer(text: str) -> bool:
+    """Whether a text is a number to everybody: no octal, binary or sexagesimal one."""
+    return text.isdecimal() and text.isascii() and text[0] != "0"
+
+
+def _is_plain_duration(text: str) -> bool:
+    return text[-1] in "smhd" and text[:-1].isdecimal()
+
+
+def _is_plain_moment(text: str) -> bool:
+    return text.translate(_SHAPE) == _MOMENT
 
 
 def parse_document(data: bytes, source: str, size_max: int = SIZE_MAX) -> Section:

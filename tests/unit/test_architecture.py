@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "pam_mfa"
 SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 # From the ground up; a room imports rooms of lower floors, and itself.
 FLOORS = (
-    ("", "errors", "secret"),
+    ("", "errors", "secret", "libyaml"),
     ("document", "oath", "wire", "pam", "ssh_wire", "pam_services", "qr_code"),
     ("sshsig", "ssh_agent"),
     ("ssh_keys",),

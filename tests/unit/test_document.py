@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from doubles import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
@@ -320,3 +321,22 @@ FRAGMENTS = st.sampled_from(
 def test_fragments(text: str) -> None:
     """Pieces of YAML in any order are read or refused, and nothing else."""
     assert is_read_or_refused(text.encode())
+
+
+NEARLY = st.one_of(
+    st.text("0123456789-+:.TZtz_smhdxe", min_size=1, max_size=22),
+    st.from_regex(r"\A[0-9]{1,2}[0-9]{2}-[0-9]{1,2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}Z?\Z"),
+    st.from_regex(r"\A[0-9]{1,6}[smhdxe]?\Z"),
+)
+
+
+@given(NEARLY)
+def test_values_are_what_yaml_says(text: str) -> None:
+    """What is nearly a number, time or duration is read as PyYAML alone reads it."""
+    try:
+        expected = yaml.load(f"key: {text}", yaml.CSafeLoader)["key"]
+    except (yaml.YAMLError, ValueError):
+        assert refusal(f"key: {text}").startswith("f.yaml")
+    else:
+        found: object = read(f"key: {text}").require("key", type(expected))
+        assert (expected, type(expected)) == (found, type(found))
