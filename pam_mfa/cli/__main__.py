@@ -25,6 +25,7 @@ from pam_mfa.cli import (
     sessions,
     ssh_keys,
     status,
+    store,
     switch,
     tokens,
     users,
@@ -69,6 +70,7 @@ for _command in (
     policy.policy,
     audit.audit,
     seal.seal,
+    store.store,
     switch.switch,
     doctor.doctor,
 ):

@@ -25,6 +25,7 @@ from pam_mfa.policy.words import (
     Policy,
     SelfService,
     SignCount,
+    StoreRules,
     Unenrolled,
     UnknownUsers,
     UserVerification,
@@ -42,7 +43,7 @@ _SEED_BITS_MAX = 256
 _CHECKPOINT_MAX = 1_000_000  # records
 _KEYS = (
     "version", "mode", "defaults", "totp", "hotp", "lockout", "self_service", "fido", "agent",
-    "agent_keys", "audit", "rules", "include",
+    "agent_keys", "audit", "store", "rules", "include",
 )  # fmt: skip
 # Given the directory that a policy includes, gives its fragments' names and bytes, in their order.
 ReadFragments = Callable[[str], Sequence[tuple[str, bytes]]]
@@ -91,6 +92,27 @@ def check_policy(
     return policy, faults.errors
 
 
+def parse_store(data: bytes, source: str) -> StoreRules:
+    """Read what a policy file says of the store, whatever is wrong elsewhere in it.
+
+    Raises:
+        DocumentError: that is wrong, or it is no document at all.
+    """
+    faults = Faults()
+    rules = _read_store(parse_document(data, source, POLICY_SIZE_MAX), faults)
+    if faults.errors:
+        raise faults.errors[0]
+    return rules
+
+
+def _read_store(top: Section, faults: Faults) -> StoreRules:
+    if "store" not in top:
+        return StoreRules()
+    from pam_mfa.policy.stores import read_store  # noqa: PLC0415 - start-up cost
+
+    return read_store(top, faults)
+
+
 def _require_version(top: Section) -> None:
     if top.require("version", int) != VERSION:
         raise top.error("version", f"must be {VERSION} for this program")
@@ -126,6 +148,7 @@ def _read_settings(top: Section, faults: Faults) -> Policy:
         self_service=faults.try_or(default.self_service, _self_service, self_service),
         fido=faults.try_or(default.fido, _fido, fido, faults),
         audit=faults.try_or(default.audit, _audit, audit),
+        store=_read_store(top, faults),
         agent=Agent(
             faults.try_or(30.0, read_duration, agent, "timeout", default.agent.timeout),
             faults.try_or(AgentKeys.SK, word, top, "agent_keys", AgentKeys, AgentKeys.SK),

@@ -11,6 +11,7 @@ from pam_mfa.oath import SEED_BITS_MINIMUM
 from pam_mfa.wire import Phase
 
 DEVICE_TYPES = ("ssh-key", "fido", "virtual", "token", "recovery")
+POSTGRESQL_PORT = 5432
 
 
 class Mode(enum.StrEnum):
@@ -161,6 +162,47 @@ class Rule(NamedTuple):
     phases: frozenset[Phase] = frozenset()  # in which it was named to decide; empty: see decision
 
 
+class Engine(enum.StrEnum):
+    """What keeps devices and state."""
+
+    EMBEDDED = "embedded"
+    POSTGRESQL = "postgresql"
+
+
+class Server(NamedTuple):
+    """One of the servers that may have the database: a name, an address, or a socket's folder."""
+
+    host: str
+    port: int = POSTGRESQL_PORT
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is reached without a network."""
+        return self.host.startswith("/")
+
+
+class Account(NamedTuple):
+    """As whom the database is asked, and what proves it."""
+
+    user: str = ""
+    passfile: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+class StoreRules(NamedTuple):
+    """Where devices and state are kept."""
+
+    engine: Engine = Engine.EMBEDDED
+    servers: tuple[Server, ...] = ()  # the one that takes writes is asked
+    database: str = ""
+    root_certificate: str = ""  # of who signs the servers' certificates
+    account: Account = Account()
+    administrator: Account = Account()  # of whoever changes devices here; no user: the same
+    timeout: float = 3.0  # seconds that an answer of the database is waited for
+    connections: int = 4  # of one process, at most
+
+
 class Policy(NamedTuple):
     """A policy file's meaning, with the defaults of what it leaves out."""
 
@@ -178,4 +220,5 @@ class Policy(NamedTuple):
     rules: tuple[Rule, ...] = ()  # the first that matches decides
     groups: Collection[str] = frozenset()  # all that rules name
     audit: AuditRules = AuditRules()
+    store: StoreRules = StoreRules()
     memory: float = 0.0  # seconds for which a rule may want a verification remembered; 0: none

@@ -18,7 +18,7 @@ from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError, WireError
 from pam_mfa.self_service.protocol import build_sign_request, parse_signature
 from pam_mfa.store import Change, Store
-from pam_mfa.verification import Ask, Commit, Listen, Need, Tell, Work
+from pam_mfa.verification import Ask, Commit, Listen, Look, Need, Tell, Work
 from pam_mfa.wire import Style
 
 _Result = TypeVar("_Result")
@@ -135,6 +135,8 @@ class Dialogue:
             elif isinstance(need, Commit):
                 reply = store.commit([need.claim])[0]
                 changes.append(reply)
+            elif isinstance(need, Look):
+                reply = need.do()
             elif isinstance(need, Work):
                 reply = self._work(need)
             elif isinstance(need, Listen):

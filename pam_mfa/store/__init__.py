@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from pam_mfa.devices import Device
 from pam_mfa.errors import BrokenSystemError
 from pam_mfa.lockout import LockState
-from pam_mfa.policy import AuditRules
+from pam_mfa.policy import AuditRules, StoreRules
 from pam_mfa.store.claims import Change, Claim, Inventory, Known, Memory, StoredToken
 from pam_mfa.store.documents import Documents, Entry
 from pam_mfa.store.enrollment import DeviceState, Enrollment, OpenDevice, Standing
@@ -27,6 +27,10 @@ _Result = TypeVar("_Result")
 
 class Store(Protocol):
     """What is kept of users and devices."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an answer may take, by a network; 0: what it is asked is at hand."""
 
     def read_enrollment(self, user: str) -> Enrollment:
         """Return what a user can be verified by, after the same work for every name."""
@@ -82,8 +86,15 @@ class AdministratorsStore(Store, Protocol):
         """Tell outlets of records as a policy file says, which is read with the first record."""
 
 
-class ServingStore(Store, Protocol):
+class EngineStore(Store, Protocol):
     """A store whose records a verifier has kept as policy says."""
+
+    def open(self) -> object:
+        """Open what the first login would, to tell early what is broken.
+
+        Raises:
+            BrokenSystemError: it cannot be opened now.
+        """
 
     def follow(self, rules: AuditRules, tell: Callable[[BrokenSystemError], None]) -> None:
         """Keep records from now on as policy says; tell there what a verdict did not wait for."""
@@ -102,12 +113,20 @@ class ServingStore(Store, Protocol):
         """
 
 
+class ServingStore(EngineStore, Protocol):
+    """What a verifier has: the engine that policy names, which may be another one tomorrow."""
+
+    def choose(self, rules: StoreRules) -> None:
+        """Go on with the engine that policy names; without a change, nothing is done."""
+
+
 __all__ = [
     "AdministratorsStore",
     "Change",
     "Claim",
     "DeviceState",
     "Documents",
+    "EngineStore",
     "Enrollment",
     "Entry",
     "Inventory",

@@ -7,7 +7,6 @@ Owns file names, safety and locking; what a device is, ``devices`` knows.
 import contextlib
 import fcntl
 import os
-import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,13 +21,9 @@ from pam_mfa.store.files import (
     replace_file,
     replace_files,
 )
-from pam_mfa.store.user_keys import encode_user
+from pam_mfa.store.user_keys import decode_user, encode_user, is_whole
 
 _SUFFIX = ".yaml"
-
-
-def _decode_user(stem: str) -> str:
-    return urllib.parse.unquote_to_bytes(stem).decode("utf-8", "surrogateescape")
 
 
 class DeviceFiles:
@@ -126,7 +121,7 @@ class DeviceFiles:
     def _entry(self, stem: str) -> Entry:
         path = self._directory / f"{stem}{_SUFFIX}"
         try:
-            user = self._name_inside(path) if "%%" in stem else _decode_user(stem)
+            user = decode_user(stem) if is_whole(stem) else self._name_inside(path)
         except (BrokenSystemError, FileNotFoundError) as error:
             return Entry(stem, str(error))
         if encode_user(user) != stem:

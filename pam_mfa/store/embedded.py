@@ -1,50 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store on this host: device files, SQLite state and the audit log under one root."""
 
-import datetime
-import hmac
-import os
 import syslog
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pam_mfa.devices import (
-    Bypass,
-    CodeDevice,
     Device,
-    FidoDevice,
-    RecoveryCodes,
-    SshKeyDevice,
-    TokenDevice,
-    VirtualDevice,
-    format_devices,
-    parse_devices,
 )
 from pam_mfa.errors import (
     BrokenSystemError,
-    DocumentError,
-    SealError,
-    UnknownKeyError,
-    UnsafeFileError,
 )
 from pam_mfa.lockout import LockState
-from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.policy import AuditRules
-from pam_mfa.secret import Secret
 from pam_mfa.store.claims import Change, Claim, Inventory
 from pam_mfa.store.device_files import DeviceFiles
 from pam_mfa.store.enrollment import (
     DeviceState,
     Enrollment,
-    OpenDevice,
-    Standing,
-    standing_of,
 )
 from pam_mfa.store.files import require_private_directory
 from pam_mfa.store.layout import Layout
 from pam_mfa.store.ledger import Ledger
-from pam_mfa.store.seal import Sealer, find_ring, load_sealer
+from pam_mfa.store.seal import Sealer
+from pam_mfa.store.unsealing import Opened, Unsealing, Volume
 from pam_mfa.store.user_keys import encode_user
 
 if TYPE_CHECKING:
@@ -52,30 +32,11 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-_DECOY_USER = "?"
-_DECOY_SLOTS = 1024  # rows at most that unknown names can fill
-_READINGS_MAX = 3  # of devices whose keys are rotated meanwhile; a rotation takes longer than one
-
-
-class _Opened(NamedTuple):
-    """The host's keys, as they were read last."""
-
-    sealer: Sealer
-    decoy: bytes  # a device file for names without one
-    path: str  # of the keys
-    mark: tuple[int, ...]  # of their file, before it was read
-
-
-class _Unsealed(NamedTuple):
-    """A user's devices that make codes, with their seeds."""
-
-    devices: tuple[OpenDevice, ...]
-    problems: str
-    lacks_key: bool  # whether one was sealed by a key that is not in the ring
-
 
 class EmbeddedStore:
     """Files and SQLite under one root."""
+
+    patience = 0.0  # what it is asked is at hand
 
     def __init__(self, layout: Layout, *, is_patient: bool = False) -> None:
         """Open the store.
@@ -91,23 +52,22 @@ class EmbeddedStore:
         self.documents = DeviceFiles(layout.devices)
         self._layout = layout
         self._ledger = Ledger(layout, self._open_signing_key)
-        self._opened: _Opened | None = None
+        self._unsealing = Unsealing(layout, self, self._require_directories)
         if not is_patient:
             self.open()
 
-    def open(self) -> _Opened:
+    def open(self) -> Opened:
         """Open the seal keys, with a decoy; other files are opened when needed.
 
         Raises:
             BrokenSystemError: there is no store that is ours alone, or no usable seal key.
         """
+        return self._unsealing.open()
+
+    def _require_directories(self) -> Callable[[Sealer], None]:
         for directory in (self._layout.library, self._layout.devices):
             require_private_directory(directory)
-        path = str(find_ring(self._layout).path)
-        mark = _mark(path)  # before they are read: a change in between shows
-        sealer = load_sealer(self._layout)
-        self._opened = _Opened(sealer, _decoy_document(sealer), path, mark)
-        return self._opened
+        return lambda _sealer: None  # whatever key it is, it is this host's
 
     @property
     def sealer(self) -> Sealer:
@@ -116,78 +76,28 @@ class EmbeddedStore:
         Raises:
             BrokenSystemError: as ``open``.
         """
-        return self._open_once().sealer
-
-    def _open_once(self) -> _Opened:
-        """Return the keys, read again where they were rotated.
-
-        Keys that went away are kept, as always: a restore takes the file away for a moment.
-        """
-        opened = self._opened
-        if opened is None or _mark(opened.path) not in (opened.mark, ()):
-            return self.open()
-        return opened
+        return self._unsealing.open_once().sealer
 
     def read_enrollment(self, user: str) -> Enrollment:
-        """Return what a user can be verified by.
+        """Return what a user can be verified by, after the same work for every name."""
+        return self._unsealing.read_enrollment(user)
 
-        A name without devices gets a decoy, read and unsealed like a real device, so that the
-        time taken does not tell who is enrolled.
+    def read_versioned(self, user: str, others: Sequence[str] = ()) -> Volume:
+        """Return a user's devices and their version; what became of them is asked for later.
+
+        Raises:
+            UnsafeFileError: others may have written them.
+            DocumentError: their content is wrong.
         """
-        for _ in range(_READINGS_MAX):
-            opened = self._open_once()
-            version = self.documents.version(user)  # before the look: a change in between shows
-            try:
-                devices = self.documents.read(user)
-            except (UnsafeFileError, DocumentError) as error:
-                return self._decoy_enrollment(user, Standing.UNREADABLE, str(error))
-            # After the devices: what they were sealed by was in the keys' file before.
-            sealer = self._open_once().sealer
-            unsealed = self._open_devices(user, devices, sealer)
-            if not unsealed.lacks_key or (
-                self._open_once() is opened and self.documents.version(user) == version
-            ):
-                break
-        paper = tuple(one for one in devices if isinstance(one, RecoveryCodes | Bypass))
-        keys = tuple(one for one in devices if isinstance(one, FidoDevice))
-        ssh_keys = tuple(one for one in devices if isinstance(one, SshKeyDevice))
-        standing = standing_of(devices, (*unsealed.devices, *paper, *keys, *ssh_keys))
-        if standing is not Standing.ENROLLED:
-            return self._decoy_enrollment(user, standing, unsealed.problems)
-        return Enrollment(
-            encode_user(user), standing, unsealed.devices, paper, keys, ssh_keys, version,
-            unsealed.problems,
-        )  # fmt: skip
+        del others
+        version = self.documents.version(user)  # before the look: a change in between shows
+        return Volume(self.documents.read(user), version)
 
     def has_device(self, user: str, device: Device, version: tuple[int, ...]) -> bool:
         """Whether a device is still its user's; reads the file only where it was changed."""
         if version and self.documents.version(user) == version:
             return True
-        try:
-            devices = self.documents.read(user)
-            return device in devices or any(
-                self._is_sealed_anew(user, device, one) for one in devices
-            )
-        except (UnsafeFileError, DocumentError, SealError):
-            return False
-
-    def _is_sealed_anew(self, user: str, device: Device, other: Device) -> bool:
-        """Whether the other is the device after the keys were rotated, and nothing else.
-
-        Raises:
-            SealError: the other does not open.
-        """
-        if not isinstance(device, CodeDevice) or not isinstance(other, CodeDevice):
-            return False
-        if other._replace(sealed_seed=device.sealed_seed) != device:
-            return False
-        sealer, serial_number = self.sealer, device.serial_number
-        seed = sealer.open(other.sealed_seed, user, serial_number)
-        try:
-            before = sealer.open(device.sealed_seed, user, serial_number)
-        except UnknownKeyError:
-            return True  # its key is retired by now; enabled at that second was no other
-        return hmac.compare_digest(seed.reveal(), before.reveal())
+        return self._unsealing.has_device(user, device)
 
     def code_hash(self, code: str, user: str, serial_number: str) -> str:
         """Return the keyed hash of a code on paper."""
@@ -233,7 +143,7 @@ class EmbeddedStore:
             StateError: nothing was changed.
             AuditError: the changes stand, their records are not in the log; tell no success.
         """
-        self._open_once()  # where no disk is mounted, no new state is to begin
+        self._unsealing.open_once()  # where no disk is mounted, no new state is to begin
         return self._ledger.commit(claims)
 
     def follow(self, rules: AuditRules, tell: Callable[[BrokenSystemError], None]) -> None:
@@ -289,46 +199,6 @@ class EmbeddedStore:
         with self.documents.lock():  # whoever seals does it under this lock, for rotations
             return load_signing_key(self._layout, self.sealer)
 
-    def _decoy_enrollment(self, user: str, standing: Standing, problem: str) -> Enrollment:
-        opened = self._open_once()
-        devices = parse_devices(opened.decoy, "decoy", _DECOY_USER)
-        decoys = self._open_devices(_DECOY_USER, devices, opened.sealer).devices
-        slot = int(self.pseudonym(user), 16) % _DECOY_SLOTS
-        return Enrollment(f"?{slot}", standing, decoys, problem=problem)
-
-    def _open_devices(self, user: str, devices: tuple[Device, ...], sealer: Sealer) -> _Unsealed:
-        """Unseal what opens; a device that does not leaves the others usable."""
-        opened, problems, lacks_key = [], [], False
-        sealed = [one for one in devices if isinstance(one, VirtualDevice | TokenDevice)]
-        states = self._ledger.read_devices([device.serial_number for device in sealed])
-        for device in sealed:
-            try:
-                seed = sealer.open(device.sealed_seed, user, device.serial_number)
-                state = states.get(device.serial_number, DeviceState())
-                opened.append(OpenDevice(device, seed, state))
-            except SealError as error:
-                problems.append(str(error))
-                lacks_key |= isinstance(error, UnknownKeyError)
-        return _Unsealed(tuple(opened), "; ".join(problems), lacks_key)
-
 
 def _tell_system_log(error: BrokenSystemError) -> None:
     syslog.syslog(syslog.LOG_AUTHPRIV | syslog.LOG_ERR, f"{error}. {error.hint}")
-
-
-def _mark(path: str) -> tuple[int, ...]:
-    """Return what is another after each change of a file; () where there is none."""
-    try:
-        about = os.lstat(path)
-    except OSError:
-        return ()
-    return about.st_dev, about.st_ino, about.st_mtime_ns
-
-
-def _decoy_document(sealer: Sealer) -> bytes:
-    seed = Secret(os.urandom(SEED_BITS // 8))
-    serial_number = "virtual/?/decoy"
-    sealed = sealer.seal(seed, _DECOY_USER, serial_number)
-    now = datetime.datetime.now(datetime.UTC)
-    decoy = VirtualDevice(serial_number, "decoy", now, Parameters(), sealed)
-    return format_devices(_DECOY_USER, (decoy,))

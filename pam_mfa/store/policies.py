@@ -12,8 +12,10 @@ from pam_mfa.policy import (
     FRAGMENT_SIZE_MAX,
     POLICY_SIZE_MAX,
     Policy,
+    StoreRules,
     check_policy,
     parse_policy,
+    parse_store,
 )
 from pam_mfa.store.files import read_file
 
@@ -100,6 +102,20 @@ def read_policy(path: Path) -> Policy:
         DocumentError: its content is wrong; the text names the line and the key.
     """
     return PolicySource(path).read()
+
+
+def read_store_rules(path: Path) -> StoreRules:
+    """Read what a policy file says of the store; the embedded one where there is no file yet.
+
+    Raises:
+        UnsafeFileError: somebody else may have written it.
+        DocumentError: what it says of the store is wrong, or it is no document.
+    """
+    try:
+        data = read_safely(path, POLICY_SIZE_MAX)
+    except FileNotFoundError:
+        return StoreRules()
+    return parse_store(data, str(path))
 
 
 def read_safely(path: Path, size_max: int) -> bytes:

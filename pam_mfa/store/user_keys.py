@@ -23,3 +23,13 @@ def encode_user(user: str) -> str:
         return encoded
     # "%%" stands in no plain encoding, so no name can be made to collide with a hashed one.
     return f"{encoded[:100].rpartition('%')[0]}%%{hashlib.sha256(raw).hexdigest()}"
+
+
+def is_whole(key: str) -> bool:
+    """Whether a key has the whole name in it, so that it can be decoded."""
+    return "%%" not in key
+
+
+def decode_user(key: str) -> str:
+    """Return the name that a whole key stands for."""
+    return urllib.parse.unquote_to_bytes(key).decode("utf-8", "surrogateescape")

@@ -98,7 +98,7 @@ def _do_nothing(charge: Charge, store: Store, clock: Clock, machine: Machine | N
     if witness is None:
         return Verdict(Result.IGNORE)
     try:
-        scene = set_scene(charge.request, charge.caller, charge.policy, store)
+        scene = yield from set_scene(charge.request, charge.caller, charge.policy, store)
         return (yield from bind_session(scene, witness, clock))
     except BrokenSystemError as error:
         yield Complain(error)
@@ -148,7 +148,7 @@ def _verify(charge: Charge, store: Store, clock: Clock, machine: Machine | None)
     )
     if is_asked_first:
         yield Ask(PROMPT)
-    scene = set_scene(request, caller, policy, store, decision.rule)
+    scene = yield from set_scene(request, caller, policy, store, decision.rule)
     if not is_asked_first and (end := _find_end(scene)):
         return (yield from record(scene, clock, *end))
     verdict = yield from _verify_unasked(scene, ways, clock)
@@ -241,7 +241,7 @@ def _end(
     charge: Charge, store: Store, clock: Clock, reason: Reason
 ) -> Generator[Need, Any, Verdict]:
     request, caller, policy, decision = charge
-    scene = set_scene(request, caller, policy, store, decision.rule)
+    scene = yield from set_scene(request, caller, policy, store, decision.rule)
     result = Result.IGNORE if reason is Reason.SKIPPED_BY_RULE else Result.DENIED
     verdict = yield from record(scene, clock, reason, result)
     return apply_mode(policy, verdict)

@@ -25,7 +25,7 @@ from pam_mfa.verification.needs import (
     Verdict,
 )
 from pam_mfa.verification.rules import find_hindrance, is_acceptable
-from pam_mfa.verification.scene import Scene, make_event, record, refuse
+from pam_mfa.verification.scene import Scene, look, make_event, record, refuse
 from pam_mfa.wire import Result
 
 # What everybody is told after any code that was not right: a device that is out of step is
@@ -119,7 +119,8 @@ def _tell_what_is_left(
     if not isinstance(codes, RecoveryCodes):
         return
     keys = _paper.used_keys(codes)
-    left = len(keys) - len(store.read_devices(keys))
+    used_up = yield from look(store, lambda: store.read_devices(keys))
+    left = len(keys) - len(used_up)
     if left:
         yield Tell(f"A recovery code was used; {left} of {len(keys)} are left.")
     else:

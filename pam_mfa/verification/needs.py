@@ -70,6 +70,15 @@ class Commit(NamedTuple):
     claim: Claim
 
 
+class Look(NamedTuple):
+    """Needs something read from a store that is far away; sent what it returned.
+
+    ``do`` may be called in a thread; the BrokenSystemError that it raises is thrown in.
+    """
+
+    do: Callable[[], object]
+
+
 class Work(NamedTuple):
     """Needs something done that blocks; sent what it returned.
 
@@ -87,6 +96,6 @@ class Verdict(NamedTuple):
     reason: Reason | None = None
 
 
-Need = Ask | Tell | Complain | Listen | Commit | Work
+Need = Ask | Tell | Complain | Listen | Commit | Look | Work
 Attempt = Generator[Need, Any, Verdict]
 Clock = Callable[[], float]  # seconds since the epoch

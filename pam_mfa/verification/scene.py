@@ -2,17 +2,18 @@
 """What stays the same throughout one attempt, and its records."""
 
 import re
-from collections.abc import Callable
-from typing import Final, NamedTuple, TypedDict
+from collections.abc import Callable, Generator
+from typing import Any, Final, NamedTuple, TypedDict, TypeVar
 
 from pam_mfa import lockout
 from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
 from pam_mfa.devices import Device
 from pam_mfa.policy import Policy, UnknownUsers
 from pam_mfa.store import Change, Claim, Enrollment, Known, Standing, Store
-from pam_mfa.verification.needs import Attempt, Caller, Clock, Commit, Verdict
+from pam_mfa.verification.needs import Attempt, Caller, Clock, Commit, Look, Need, Verdict
 from pam_mfa.wire import Request, Result
 
+_Found = TypeVar("_Found")
 # Addresses of both versions, and nothing that is a name: a record asks no more of them.
 _ADDRESS: Final = re.compile(
     r"[0-9]{1,3}(\.[0-9]{1,3}){3}|(?=[0-9a-f.]*:)[0-9a-f:.]{2,45}(%[0-9a-z._-]{1,16})?", re.ASCII
@@ -36,9 +37,13 @@ class Scene(NamedTuple):
 
 def set_scene(
     request: Request, caller: Caller, policy: Policy, store: Store, rule: str = ""
-) -> Scene:
-    """Look the user up."""
-    enrollment = store.read_enrollment(request.user)
+) -> Generator[Need, Any, Scene]:
+    """Look the user up.
+
+    Raises:
+        BrokenSystemError: the store cannot be asked.
+    """
+    enrollment = yield from look(store, lambda: store.read_enrollment(request.user))
     is_known = request.uid is not None or enrollment.standing is not Standing.NOT_ENROLLED
     may_name = policy.audit.unknown_users is UnknownUsers.NAME
     return Scene(
@@ -52,6 +57,14 @@ def set_scene(
         rule=rule,
         unknown_name="" if is_known or not may_name else request.user,
     )
+
+
+def look(store: Store, do: Callable[[], _Found]) -> Generator[Need, Any, _Found]:
+    """Read something from the store; one that is far away makes nobody else wait for it."""
+    if not store.patience:
+        return do()
+    found: _Found = yield Look(do)
+    return found
 
 
 class _Asked(TypedDict):

@@ -75,13 +75,21 @@ def _open_services(layout: Layout, *, is_daemon: bool) -> Services:
     drop_privileges()
     # On demand it is opened when it is needed: a rule that skips needs none.
     store = open_serving_store(layout)
-    if is_daemon:
-        try:
-            store.open()
-        except BrokenSystemError as error:  # refused until it is mended
-            journal.tell_failure(error)
     machine = Machine(os.uname().nodename, os.urandom, _open_keys, is_remote, locate)
-    return Services(PolicyFile(layout.policy, journal.tell_error), store, time.time, machine)
+    services = Services(PolicyFile(layout.policy, journal.tell_error), store, time.time, machine)
+    if is_daemon:
+        _open_store(services)
+    return services
+
+
+def _open_store(services: Services) -> None:
+    """Open the store that policy names, which no login has to wait for then."""
+    try:
+        follow_policy(services)
+        services.store.open()
+    except BrokenSystemError as error:  # logins are refused until it is mended
+        if not isinstance(error, PolicyError):  # which is told in the journal already
+            journal.tell_failure(error)
 
 
 def _open_keys() -> "Keys":
@@ -113,8 +121,6 @@ def _run_daemon(layout: Layout) -> None:
         make_run_directory(layout)
     _raise_descriptor_limit()
     services = _open_services(layout, is_daemon=True)
-    with contextlib.suppress(PolicyError):  # told in the journal; refused until it is mended
-        follow_policy(services)
     listeners = activated_listeners(layout) or own_listeners(layout)
     _record(services, EventName.START_VERIFIER, Reason.STARTED)
     try:

@@ -17,7 +17,7 @@ from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError, PamMfaError, WireError
 from pam_mfa.store import Change
-from pam_mfa.verification import Work
+from pam_mfa.verification import Look, Work
 from pam_mfa.verifier.agent_socket import AgentSocket, Closing, take_agent
 from pam_mfa.verifier.committer import Committer
 from pam_mfa.verifier.conversation import (
@@ -190,9 +190,18 @@ class Connection:
             thread = threading.Thread(target=self._work, args=(step,), daemon=True)
             thread.start()  # where there are no threads to be had, this conversation fails
             self._works = True
+        elif isinstance(step, Look):
+            # What is typed meanwhile waits in the socket for its question.
+            self._loop.remove_reader(self._socket.fileno())
+            self._committer.look(step.do, self._looked)
         else:
             is_alone = self._owner.is_alone()
             self._committer.submit(step.claim, self._committed, is_alone=is_alone)
+
+    def _looked(self, found: object) -> None:
+        if not self._is_over:
+            self._loop.add_reader(self._socket.fileno(), self._guard, self._read)
+        self._guard(self._advance, found)
 
     def _committed(self, outcome: Change | BrokenSystemError) -> None:
         self._guard(self._advance, outcome)

@@ -25,6 +25,7 @@ from pam_mfa.verification import (
     Commit,
     Complain,
     Listen,
+    Look,
     Machine,
     Tell,
     Work,
@@ -66,7 +67,7 @@ class Last(NamedTuple):
     packet: bytes
 
 
-Step = Send | Receive | Commit | Work | Last
+Step = Send | Receive | Commit | Look | Work | Last
 Conversation = Generator[Step, Any, None]
 
 
@@ -114,6 +115,7 @@ def follow_policy(services: Services) -> Policy:
             store.commit([])
             store.follow_up()
         raise
+    store.choose(policy.store)
     store.follow(policy.audit, tell_failure)
     _note_policy(services)
     return policy

@@ -12,7 +12,8 @@ import time
 from pam_mfa import wire
 from pam_mfa.audit import Reason
 from pam_mfa.errors import BrokenSystemError, WireError
-from pam_mfa.verification import Work
+from pam_mfa.store import Change
+from pam_mfa.verification import Commit, Look, Work
 from pam_mfa.verifier.agent_socket import AgentSocket, take_agent
 from pam_mfa.verifier.conversation import LONGEST, Last, Receive, Send, Services, converse
 from pam_mfa.verifier.journal import tell_fault
@@ -64,12 +65,16 @@ def _drive(
             step = conversation.send(_work(connection, step, deadline))
         else:
             try:
-                change = services.store.commit([step.claim])[0]
+                reply = step.do() if isinstance(step, Look) else _commit(services, step)
             except BrokenSystemError as error:
                 step = conversation.throw(error)
             else:
-                step = conversation.send(change)
+                step = conversation.send(reply)
     connection.send(step.packet)
+
+
+def _commit(services: Services, step: Commit) -> Change:
+    return services.store.commit([step.claim])[0]
 
 
 def _work(connection: socket.socket, work: Work, deadline: float) -> object:

@@ -49,6 +49,7 @@ class Server:
         await self.wait_until_idle(_STOP_PATIENCE)
         for connection in list(self._connections):
             connection.close()
+        self._committer.close()
 
     async def wait_until_idle(self, patience: float) -> None:
         """Wait until no connection is open, as many seconds at most; new ones are served."""

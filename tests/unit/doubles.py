@@ -21,7 +21,7 @@ from pam_mfa.errors import BrokenSystemError
 from pam_mfa.lockout import LockState
 from pam_mfa.mfa_age import Verified
 from pam_mfa.oath import Algorithm, Parameters
-from pam_mfa.policy import AuditRules
+from pam_mfa.policy import AuditRules, StoreRules
 from pam_mfa.secret import Secret
 from pam_mfa.store import (
     AdministratorsStore,
@@ -160,6 +160,15 @@ class MemoryStore:
     def note_policy(self, digest: str, *, is_accepted: bool) -> None:
         """Keep in mind what policy is to be recorded."""
         self.policies.append((digest, is_accepted))
+
+    patience = 0.0
+
+    def open(self) -> None:
+        """Nothing is to be opened."""
+
+    def choose(self, rules: StoreRules) -> None:
+        """Be the store, whatever policy says."""
+        del rules
 
     def require_desk(self) -> AdministratorsStore:
         """Take nobody's device."""

@@ -58,7 +58,7 @@ RANKS = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 # Each of these costs a login on demand more than the code's own verification.
 HEAVY = (
     "asyncio", "dataclasses", "inspect", "click", "rich", "segno", "argparse", "ctypes", "pam",
-    "fido2", "pyudev", "threading",
+    "fido2", "pyudev", "threading", "psycopg", "concurrent",
 )  # fmt: skip
 # What brings devices in, or reads the audit log, has no place in a login.
 IMPORTS = ("importing", "audit_reading", "audit_shipping")
@@ -173,6 +173,20 @@ def test_policy_without_rules_loads_none() -> None:
     assert set() == heavy & set(loaded_by(f"{start}\n{read}"))
 
 
+def test_one_room_talks_to_a_database() -> None:
+    """Only the fleet's store imports psycopg, and nothing imports that before policy names it."""
+    users = {
+        module.rpartition(".")[0]
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for name in imported_names(node)
+        if name.partition(".")[0] == "psycopg"
+    }
+    assert {"pam_mfa.store.postgresql"} == users
+    everything = set(loaded_by("import pam_mfa.store.opening, pam_mfa.cli.__main__"))
+    assert set() == {"psycopg", "pam_mfa.store.postgresql"} & everything
+
+
 def test_only_one_room_opens_devices() -> None:
     """Only hardware/ imports what lists and opens devices: pyudev and fido2's HID part."""
     users = {
@@ -239,5 +253,5 @@ def test_protocol_has_two_sides() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Import) and any(alias.name == "asyncio" for alias in node.names)
     }
-    expected = {"committer", "companion", "connection", "server", "__main__"}
+    expected = {"committer", "companion", "connection", "far_store", "server", "__main__"}
     assert {f"pam_mfa.verifier.{name}" for name in expected} == users

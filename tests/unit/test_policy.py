@@ -33,7 +33,7 @@ from pam_mfa.wire import Phase
 
 KEYS = (
     "agent", "agent_keys", "audit", "defaults", "fido", "hotp", "include", "lockout", "mode",
-    "rules", "self_service", "totp", "version",
+    "rules", "self_service", "store", "totp", "version",
 )  # fmt: skip
 
 

@@ -59,6 +59,8 @@ def event_token(step: int = -1) -> OpenDevice:
 class MemoryStore:
     """A ``Store`` without a disk, which keeps each device's state."""
 
+    patience = 0.0
+
     def __init__(self, *devices: OpenDevice, standing: Standing = Standing.ENROLLED) -> None:
         """Know Alice's devices."""
         self.devices, self.standing = devices, standing

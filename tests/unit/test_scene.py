@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a record tells of a request: where it comes from, whose words that is, how long it took."""
 
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -8,16 +9,24 @@ from doubles import START, MemoryStore, enrolled, make_request
 
 from pam_mfa.audit import Event, Outcome, Reason
 from pam_mfa.policy import AuditRules, Policy, UnknownUsers
-from pam_mfa.verification import Caller
-from pam_mfa.verification.scene import find_source, make_event, set_scene
+from pam_mfa.verification import Caller, Need
+from pam_mfa.verification.scene import Scene, find_source, make_event, set_scene
 
 ROOT = Caller(pid=4321, uid=0, may_verify=True)
+
+
+def run(setting: Generator[Need, Any, Scene]) -> Scene:
+    """Return the scene that a store at hand gives, which needs nothing of a driver."""
+    with pytest.raises(StopIteration) as end:
+        next(setting)
+    scene: Scene = end.value.value
+    return scene
 
 
 def event_of(caller: Caller = ROOT, policy: Policy = Policy(), **items: Any) -> Event:  # noqa: ANN401, B008
     """Return the record of a request's end, a second and a half after START."""
     store = MemoryStore(alice=enrolled())
-    scene = set_scene(make_request(**items), caller, policy, store)
+    scene = run(set_scene(make_request(**items), caller, policy, store))
     return make_event(scene, START + 1.5, Outcome.DENIED, Reason.WRONG_CODE)
 
 
