@@ -19,6 +19,8 @@ from pam_mfa.lockout import LockState
 from pam_mfa.oath import SEED_BITS_MINIMUM
 from pam_mfa.store import enrollment
 from pam_mfa.store.enrollment import DeviceState
+from pam_mfa.store.rows import rows_of
+from pam_mfa.store.user_keys import encode_user
 
 _BATCH = 500  # users whose state is read by one query
 
@@ -100,6 +102,24 @@ class Statuses(Enabling):
                 yield self._user_status(
                     (user, *found[user]), states, locks.get(user, LockState()), are_opened
                 )
+
+    def fleet_statuses(self) -> Iterator[UserStatus]:
+        """Go through everybody who has devices in the store, by name; no seed is opened.
+
+        The store is asked three questions, whatever number of users there are; what is known of
+        devices' use is held in memory meanwhile.
+
+        Raises:
+            BrokenSystemError: the store cannot be read.
+        """
+        states, locks = self._store.read_inventory(
+            lambda inventory: (rows_of(inventory).states(), rows_of(inventory).locks())
+        )
+        used, locked = dict(states), {row.user_key: row.lock for row in locks}
+        for found in self._files.read_all():
+            user, problem = found.entry
+            lock = locked.get(encode_user(user), LockState())
+            yield self._user_status((user, found.devices, problem), used, lock, are_opened=False)
 
     def _read(self, user: str) -> tuple[tuple[Device, ...], str]:
         """Return a user's devices as a login finds them, or why they cannot be read."""

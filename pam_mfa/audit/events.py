@@ -19,6 +19,7 @@ class EventName(enum.StrEnum):
     DEACTIVATE_MFA_DEVICE = "DeactivateMfaDevice"
     ISSUE_BYPASS = "IssueBypass"
     IMPORT_DEVICES = "ImportDevices"
+    COPY_STORE = "CopyStore"
     ROTATE_SEAL_KEY = "RotateSealKey"
     LOCK_USER = "LockUser"
     UNLOCK_USER = "UnlockUser"

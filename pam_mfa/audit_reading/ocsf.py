@@ -47,6 +47,7 @@ ACTIVITIES: Final = {
     EventName.UNLOCK_USER: Activity(3001, 12, "Unlock"),
     EventName.END_MFA_SESSIONS: Activity(3002, 2, "Logoff"),
     EventName.IMPORT_DEVICES: Activity(3004, 6, "Enroll"),
+    EventName.COPY_STORE: Activity(3004, _OTHER, "Copy"),
     EventName.ROTATE_SEAL_KEY: Activity(3004, 3, "Update"),
     EventName.CHANGE_POLICY: Activity(3004, 3, "Update"),
     EventName.START_VERIFIER: Activity(6002, 3, "Start"),

@@ -10,6 +10,7 @@ stands beside the records at a target, ``position`` what is remembered on the ho
 A verifier never waits for any of it, and no login loads it.
 """
 
+from pam_mfa.audit_shipping.archives import Archive, Directory
 from pam_mfa.audit_shipping.fleet_check import (
     FleetFinding,
     FleetKind,
@@ -21,7 +22,9 @@ from pam_mfa.audit_shipping.shipper import Shipper
 from pam_mfa.audit_shipping.sinks import Chain, RecordSink
 
 __all__ = [
+    "Archive",
     "Chain",
+    "Directory",
     "FleetFinding",
     "FleetKind",
     "HostReport",

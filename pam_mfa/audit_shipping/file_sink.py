@@ -111,6 +111,7 @@ class FileSink:
         _require_safe(directory)
         self._require_own_name()
         self._take_turn()
+        self._remove_drafts()
 
     def chains(self) -> Sequence[Chain]:
         """Return what is there."""
@@ -186,6 +187,14 @@ class FileSink:
             hint="Two hosts of one name: give this one another (--name). The same host, installed "
             f"anew: move {to_file_name(self._claim.host)}* there to an archive first.",
         )
+
+    def _remove_drafts(self) -> None:
+        """Take away what killed shippers of this host have left; no other is at work."""
+        own = f"{to_file_name(self._claim.host)}{ALIVE}."
+        for name in list_names(self._directory):
+            if name.startswith(own) and name.endswith(".new"):
+                with contextlib.suppress(OSError):
+                    (self._directory / name).unlink()
 
     def _take_turn(self) -> None:
         path = self._beside(CLAIM)

@@ -21,24 +21,14 @@ from pam_mfa.audit import Head
 from pam_mfa.audit_reading import (
     Anchor,
     ChainCheck,
-    LogFile,
     PublicKeys,
     Report,
     Wanted,
-    open_logs,
     parse_moment,
     read_public_key,
 )
-from pam_mfa.audit_reading.lines import OddLine
-from pam_mfa.audit_shipping.file_sink import (
-    ALIVE,
-    CLAIM,
-    LOG,
-    OTHER,
-    find_chains,
-    list_names,
-    read_small,
-)
+from pam_mfa.audit_shipping.archives import Archive, Beside
+from pam_mfa.audit_shipping.file_sink import list_names
 from pam_mfa.audit_shipping.hosts import (
     Claim,
     FormatError,
@@ -93,7 +83,7 @@ class HostReport:
     """What became of one host's check."""
 
     host: str
-    chains: list[tuple[Path, Report]] = field(default_factory=list)
+    chains: list[tuple[str, Report]] = field(default_factory=list)
     findings: list[FleetFinding] = field(default_factory=list)
     key_is_named: bool = False  # whether its key came from the directory of keys
     heard: str = ""  # when it was last heard of, as records have times
@@ -113,40 +103,27 @@ class HostReport:
         self.findings.append(FleetFinding(kind, text, hint))
 
 
-def check_fleet(directory: Path, measures: Measures) -> Iterator[HostReport]:
-    """Check the hosts of a directory one after the other, by name.
+def check_fleet(archive: Archive, measures: Measures) -> Iterator[HostReport]:
+    """Check the hosts of a target one after the other, by name.
 
     Raises:
-        BrokenSystemError: the directory, or that of the keys, cannot be read.
+        BrokenSystemError: the target, or the directory of keys, cannot be read.
     """
-    for host in find_hosts(directory, measures.keys):
-        yield check_host(directory, host, measures)
+    names = list_names(measures.keys) if measures.keys is not None else []
+    keyed = {from_file_name(name.removesuffix(KEY)) for name in names if name.endswith(KEY)}
+    for host in sorted({*archive.hosts(), *keyed}):
+        yield check_host(archive, host, measures)
 
 
-def find_hosts(directory: Path, keys: Path | None) -> list[str]:
-    """Return all hosts that have files at a target, or a key.
-
-    Raises:
-        BrokenSystemError: a directory cannot be read.
-    """
-    found = set()
-    for name in list_names(directory):
-        if name.endswith(CLAIM):
-            found.add(from_file_name(name.removesuffix(CLAIM)))
-        elif name.endswith(LOG):
-            found.add(from_file_name(name.removesuffix(LOG).partition("+")[0]))
-    for name in list_names(keys) if keys is not None else ():
-        if name.endswith(KEY):
-            found.add(from_file_name(name.removesuffix(KEY)))
-    return sorted(found)
-
-
-def check_host(directory: Path, host: str, measures: Measures) -> HostReport:
+def check_host(archive: Archive, host: str, measures: Measures) -> HostReport:
     """Check one host."""
     report = HostReport(host)
     try:
-        claim, sign = _read_beside(directory, report)
-        _check_chains(directory, report, claim, sign, measures)
+        beside = archive.beside(host)
+        sign = _find_sign(beside)
+        _check_chains(
+            archive, report, _Known(_judge_claims(archive, report, beside), sign), measures
+        )
     except (RefusedError, BrokenSystemError) as error:
         report.find(FleetKind.UNREADABLE, str(error), error.hint)
         return report
@@ -164,82 +141,64 @@ def check_host(directory: Path, host: str, measures: Measures) -> HostReport:
             "been shipped: it was cut off on the host",
             "The records are here. Find out who was root there; on the host: pam-mfa audit verify",
         )
-    _judge_times(report, sign, measures)
+    _judge_times(archive, report, sign, measures)
     return report
 
 
-def _read_beside(directory: Path, report: HostReport) -> tuple[Claim | None, SignOfLife | None]:
-    """Read what stands beside the records."""
-    name = to_file_name(report.host)
-    claim = sign = None
+class _Known(NamedTuple):
+    """What a host has said of itself."""
+
+    claim: Claim | None
+    sign: SignOfLife | None
+
+
+def _find_sign(beside: Beside) -> SignOfLife | None:
     with contextlib.suppress(FormatError):
-        data = read_small(directory / f"{name}{CLAIM}")
-        claim = parse_claim(data) if data is not None else None
+        return parse_sign(beside.sign) if beside.sign is not None else None
+    return None
+
+
+def _judge_claims(archive: Archive, report: HostReport, beside: Beside) -> Claim | None:
+    """Return whose records these are; find it where nobody says so, or two machines do."""
+    claim = None
     with contextlib.suppress(FormatError):
-        data = read_small(directory / f"{name}{ALIVE}")
-        sign = parse_sign(data) if data is not None else None
-    if claim is None and find_chains(directory, report.host):
+        claim = parse_claim(beside.claim) if beside.claim is not None else None
+    if claim is None and archive.chains(report.host):
         report.find(
             FleetKind.NO_CLAIM,
-            f"{name}{CLAIM}, which says whose records these are, is missing or damaged",
+            "what says whose records these are is missing or damaged",
             "Restore it from a backup; the host makes a new one otherwise.",
         )
-    other = read_small(directory / f"{name}{OTHER}")
-    if other is not None:
+    if beside.other is not None:
         with contextlib.suppress(FormatError):
-            found = parse_claim(other)
+            found = parse_claim(beside.other)
             report.find(
                 FleetKind.SAME_NAME,
                 f"a second machine of this name tried to ship at {found.since[:19]}, and may not",
-                f"Give it another name there (--name), then remove {name}{OTHER} here. If it is "
-                f"the same host, installed anew: move {name}* to an archive.",
+                "Give it another name there (--name), then remove the note of it here. If it is "
+                f"the same host, installed anew: move {archive.whose(report.host)} to an archive.",
             )
-    return claim, sign
+    return claim
 
 
-def _check_chains(
-    directory: Path,
-    report: HostReport,
-    claim: Claim | None,
-    sign: SignOfLife | None,
-    measures: Measures,
-) -> None:
-    chains = find_chains(directory, report.host)
-    for index, (number, path) in enumerate(chains):
-        keys = _find_keys(report, claim, measures)
+def _check_chains(archive: Archive, report: HostReport, known: _Known, measures: Measures) -> None:
+    before: tuple[int, str] | None = None
+    for number, name in archive.chains(report.host):
+        keys = _find_keys(report, known.claim, measures)
         anchors = []
+        sign = known.sign
         if sign is not None and sign.chain == number and sign.shipped != Head():
             anchors = [("its sign of life", Anchor(*sign.shipped))]
-        found = _check_chain(path, Wanted(keys, anchors))
-        report.chains.append((path, found))
-        _judge_chain(report, path, found)
-        if index:
-            _judge_new_chain(report, chains[index - 1][1], path)
-
-
-def _check_chain(path: Path, wanted: Wanted) -> Report:
-    with open_logs(path) as files:
-        check = ChainCheck(wanted)
-        for file in files:
-            check.check(_Settled(file) if file is files[-1] else file)
-        return check.finish()
-
-
-class _Settled:
-    """A chain's newest file without a line that is being written, or whose writer was killed.
-
-    The next turn of the shipper completes it. That nothing is missing, the sign of life tells.
-    """
-
-    def __init__(self, file: LogFile) -> None:
-        self.path = file.path
-        self._file = file
-
-    def lines(self) -> Iterator[bytes | OddLine]:
-        for line in self._file.lines():
-            if isinstance(line, OddLine) and line.is_cut:
-                return
-            yield line
+        check = ChainCheck(Wanted(keys, anchors))
+        with archive.open(report.host, number) as files:
+            for file in files:
+                check.check(file)
+        found = check.finish()
+        report.chains.append((name, found))
+        _judge_chain(report, name, found)
+        if before is not None:
+            _judge_new_chain(archive, report, before, (number, name))
+        before = (number, name)
 
 
 def _find_keys(report: HostReport, claim: Claim | None, measures: Measures) -> PublicKeys:
@@ -264,9 +223,9 @@ def _find_keys(report: HostReport, claim: Claim | None, measures: Measures) -> P
     return PublicKeys()
 
 
-def _judge_chain(report: HostReport, path: Path, found: Report) -> None:
+def _judge_chain(report: HostReport, name: str, found: Report) -> None:
     if found.is_unreadable:
-        report.find(FleetKind.UNREADABLE, f"{path} cannot be read to its end", _KEEP)
+        report.find(FleetKind.UNREADABLE, f"{name} cannot be read to its end", _KEEP)
     elif not found.is_intact:
         first = found.findings[0]
         count = found.findings_count
@@ -274,36 +233,38 @@ def _judge_chain(report: HostReport, path: Path, found: Report) -> None:
         report.find(
             FleetKind.NOT_INTACT,
             f"{first.place}: {first.kind}: {first.text}{more}",
-            f"{_KEEP} All of it: pam-mfa audit verify {path}",
+            f"{_KEEP} All that was found: pam-mfa audit verify --fleet ... --json",
         )
 
 
-def _judge_new_chain(report: HostReport, old: Path, new: Path) -> None:
+def _judge_new_chain(
+    archive: Archive, report: HostReport, old: tuple[int, str], new: tuple[int, str]
+) -> None:
     """Say how a chain differs from the one before it."""
-    last = _common_end(old, new)
+    last = _common_end(archive, report.host, old[0], new[0])
     hint = (
-        "If the host was installed anew or restored, move the older file to an archive; if not, "
+        "If the host was installed anew or restored, move the older chain to an archive; if not, "
         "find out who was root there. The records of both are here."
     )
     if not last:
         report.find(
             FleetKind.BEGUN_ANEW,
-            f"its chain was begun anew: {new.name} follows no record of {old.name}",
+            f"its chain was begun anew: {new[1]} follows no record of {old[1]}",
             hint,
         )
     else:
         report.find(
             FleetKind.SET_BACK,
-            f"its log was set back: {new.name} and {old.name} are the same up to record {last} "
+            f"its log was set back: {new[1]} and {old[1]} are the same up to record {last} "
             "and then differ",
             hint,
         )
 
 
-def _common_end(old: Path, new: Path) -> int:
+def _common_end(archive: Archive, host: str, old: int, new: int) -> int:
     """Return up to which sequence two chains are the same; 0: from the first record on not."""
     common = b""
-    with open_logs(old) as before, open_logs(new) as after:
+    with archive.open(host, old) as before, archive.open(host, new) as after:
         older = (line for file in before for line in file.lines())
         newer = (line for file in after for line in file.lines())
         wanted = next(newer, None)
@@ -316,7 +277,9 @@ def _common_end(old: Path, new: Path) -> int:
     return entry.head.sequence if entry is not None else 0
 
 
-def _judge_times(report: HostReport, sign: SignOfLife | None, measures: Measures) -> None:
+def _judge_times(
+    archive: Archive, report: HostReport, sign: SignOfLife | None, measures: Measures
+) -> None:
     """Find a host that is not heard of any more."""
     times = [sign.at] if sign is not None else []
     times += [found.last.time for _, found in report.chains if found.last is not None]
@@ -339,7 +302,7 @@ def _judge_times(report: HostReport, sign: SignOfLife | None, measures: Measures
             FleetKind.SILENT,
             f"nothing was heard of it {since}",
             "On the host: systemctl status pam-mfa-audit-ship; pam-mfa doctor. One that is gone "
-            f"for good: move {to_file_name(report.host)}* to an archive.",
+            f"for good: move {archive.whose(report.host)} to an archive.",
         )
 
 

@@ -26,6 +26,7 @@ from pam_mfa.cli import (
     ssh_keys,
     status,
     store,
+    store_copy,
     switch,
     tokens,
     users,
@@ -81,6 +82,7 @@ devices.enable.add_command(keys.fido)
 devices.enable.add_command(ssh_keys.ssh_key)
 
 
+store.store.add_command(store_copy.copy)
 importing.import_credentials.add_command(importing_u2f.u2f)
 
 

@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """``pam-mfa audit verify --fleet``: every host's chain at a target."""
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from pam_mfa.audit_reading import Anchor, Report
-from pam_mfa.audit_shipping import HostReport, Measures, check_fleet
+from pam_mfa.audit_shipping import Archive, Directory, HostReport, Measures, check_fleet
+from pam_mfa.cli.audit_database import DATABASE, open_database_archive
 from pam_mfa.errors import BrokenSystemError, RefusedError
 from pam_mfa.policy import parse_duration
 from pam_mfa.report import printable
+from pam_mfa.store.layout import Layout, drop_privileges
 
 
-def verify_fleet(directory: Path, keys: Path | None, silent_after: str, *, as_json: bool) -> None:
+def verify_fleet(
+    layout: Layout, target: str, keys: Path | None, silent_after: str, *, as_json: bool
+) -> None:
     """Check all hosts, tell of each as it is done, and end with the status.
 
     Raises:
@@ -30,20 +35,34 @@ def verify_fleet(directory: Path, keys: Path | None, silent_after: str, *, as_js
             "is no interval as 90m, 2h or 7d", param_hint="--silent-after"
         ) from error
     reports = []
-    for report in check_fleet(directory, Measures(time.time(), seconds, keys)):
-        reports.append(report)
-        if not as_json:
-            _tell(report)
+    with _opened(layout, target) as archive:
+        for report in check_fleet(archive, Measures(time.time(), seconds, keys)):
+            reports.append(report)
+            if not as_json:
+                _tell(report)
     if as_json:
         click.echo(json.dumps([_row(report) for report in reports], indent=2))
-    _require_sound(directory, reports)
+    _require_sound(target, reports)
 
 
-def _require_sound(directory: Path, reports: Sequence[HostReport]) -> None:
+@contextlib.contextmanager
+def _opened(layout: Layout, target: str) -> Iterator[Archive]:
+    if target != DATABASE:
+        yield Directory(Path(target))
+        return
+    drop_privileges()  # the database is asked as the user that its certificates are for
+    archive = open_database_archive(layout)
+    try:
+        yield archive
+    finally:
+        archive.close()
+
+
+def _require_sound(target: str, reports: Sequence[HostReport]) -> None:
     if not reports:
         raise BrokenSystemError(
-            f"there is no host's log in {directory}",
-            hint="On each host: pam-mfa audit ship --to DIRECTORY",
+            f"there is no host's log in {target}",
+            hint="On each host: pam-mfa audit ship --to TARGET",
         )
     wrong = [report for report in reports if not report.is_sound]
     if any(report.is_unreadable for report in wrong):
@@ -56,8 +75,8 @@ def _require_sound(directory: Path, reports: Sequence[HostReport]) -> None:
 
 def _tell(report: HostReport) -> None:
     host = printable(report.host)
-    for path, found in report.chains:
-        click.echo(printable(f"{host}: {_describe(found, report)} ({path.name})"))
+    for name, found in report.chains:
+        click.echo(printable(f"{host}: {_describe(found, report)} ({name})"))
         for note in found.notes:
             click.echo(printable(f"  {note.event_name} at record {note.sequence}: {note.text}"))
     for finding in report.findings:
@@ -87,15 +106,15 @@ def _row(report: HostReport) -> dict[str, object]:
         "findings": [
             {"kind": one.kind.value, "text": one.text, "hint": one.hint} for one in report.findings
         ],
-        "chains": [_chain_row(path, found) for path, found in report.chains],
+        "chains": [_chain_row(name, found) for name, found in report.chains],
     }
 
 
-def _chain_row(path: Path, found: Report) -> dict[str, object]:
+def _chain_row(name: str, found: Report) -> dict[str, object]:
     last = found.last
     anchor = Anchor(last.sequence, last.hash, last.time, last.host, found.key_id) if last else None
     return {
-        "file": str(path),
+        "chain": name,
         "intact": found.is_intact,
         "records": found.records,
         "first": found.first._asdict() if found.first else None,

@@ -16,6 +16,7 @@ from pam_mfa.audit_shipping.file_sink import FileSink
 from pam_mfa.audit_shipping.hosts import Claim, find_machine, is_host_name, now_text
 from pam_mfa.audit_shipping.position import Positions
 from pam_mfa.audit_shipping.syslog_sink import SyslogSink, Trust, parse_address
+from pam_mfa.cli.audit_database import DATABASE, open_database_sink
 from pam_mfa.cli.session import Session, pass_session
 from pam_mfa.errors import BrokenSystemError, PamMfaError, RefusedError
 from pam_mfa.report import printable
@@ -38,7 +39,8 @@ class _Options(NamedTuple):
 @click.command()
 @click.option(
     "--to", "target", metavar="TARGET", required=True,
-    help="A directory; or syslog:/dev/log, syslog:tcp://HOST:PORT, syslog:tls://HOST:PORT.",
+    help="A directory; or syslog:/dev/log, syslog:tcp://HOST:PORT, syslog:tls://HOST:PORT; or "
+    "database, the one that policy has as the store.",
 )  # fmt: skip
 @click.option("--follow", is_flag=True, help="Go on with every record as it is written.")
 @click.option("--name", default="", help="What this host is called there, if not by its own name.")
@@ -60,7 +62,7 @@ def ship(  # noqa: PLR0913 - options
     authorities: Path | None,
     certificate: Path | None,
 ) -> None:
-    """Copy records that TARGET lacks to it: to a directory each once, to syslog at least once.
+    """Copy records that TARGET lacks to it: each once, or to syslog at least once.
 
     Exit status: 0 all is there, 1 it is and something is wrong with the log or the target, 3 it is
     not all there.
@@ -111,8 +113,14 @@ def _opened(layout: Layout, options: _Options, positions: Positions) -> Iterator
     """
     if not is_host_name(options.name):
         raise click.BadParameter("is no name for a host", param_hint="--name")
+    if not options.target:  # a variable of the unit that nobody has set
+        raise click.BadParameter("is empty", param_hint="--to")
     sink: RecordSink
-    if options.target.startswith(_SYSLOG):
+    machine = find_machine(layout.root) or positions.machine
+    claim = Claim(options.name, machine, _public_key(layout), now_text(time.time()))
+    if options.target == DATABASE:
+        sink = open_database_sink(layout, claim)
+    elif options.target.startswith(_SYSLOG):
         try:
             address = parse_address(options.target.removeprefix(_SYSLOG))
         except ValueError as error:

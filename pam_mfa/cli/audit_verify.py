@@ -65,8 +65,9 @@ class _Options(NamedTuple):
 @click.option("--anchor", "is_anchor", is_flag=True, help="Print nothing but the line to keep.")
 @click.option("--journal", "to_journal", is_flag=True, help="Send that line to the journal, too.")
 @click.option(
-    "--fleet", metavar="DIRECTORY", type=click.Path(path_type=Path),
-    help="Verify every host's log that was shipped to a directory, and find silent hosts.",
+    "--fleet", metavar="TARGET",
+    help="Verify every host's log that was shipped to a directory, or to the database, and find "
+    "silent hosts.",
 )  # fmt: skip
 @click.option(
     "--keys", metavar="DIRECTORY", type=click.Path(path_type=Path),
@@ -88,7 +89,7 @@ def verify(  # noqa: PLR0913 - options
     public_keys: tuple[Path, ...],
     start: str | None,
     against: tuple[str, ...],
-    fleet: Path | None,
+    fleet: str | None,
     keys: Path | None,
     silent_after: str,
 ) -> None:
@@ -99,7 +100,7 @@ def verify(  # noqa: PLR0913 - options
     if fleet is not None:
         if files or public_keys or start or against or is_anchor or to_journal:
             raise click.UsageError("--fleet goes with --keys, --silent-after and --json only.")
-        verify_fleet(fleet, keys, silent_after, as_json=as_json)
+        verify_fleet(session.layout, fleet, keys, silent_after, as_json=as_json)
         return
     if keys is not None:
         raise click.UsageError("--keys goes with --fleet; for one log: --public-key.")

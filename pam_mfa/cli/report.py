@@ -32,11 +32,21 @@ from pam_mfa.would_refuse import LINE_MAX, Tally
     "--would-refuse", is_flag=True,
     help="List instead whom policy would refuse, by what it only reported.",
 )  # fmt: skip
+@click.option(
+    "--fleet", "is_fleet", is_flag=True,
+    help="Everybody who has devices in the store, and nothing of this host's accounts.",
+)  # fmt: skip
 @click.option("--since", metavar="TIME", help="With --would-refuse: how far back, as 7d; all.")
 @json_option
 @pass_session
-def report(
-    session: Session, form: str, *, would_refuse: bool, since: str | None, as_json: bool
+def report(  # noqa: PLR0913 - options
+    session: Session,
+    form: str,
+    *,
+    would_refuse: bool,
+    is_fleet: bool,
+    since: str | None,
+    as_json: bool,
 ) -> None:
     """Write the credential report: who has which MFA devices, and who has none.
 
@@ -44,6 +54,8 @@ def report(
     file. An account can log in if its shell is empty, or is not nologin or false and, where there
     is an /etc/shells, listed in it.
     """
+    if would_refuse and is_fleet:
+        raise click.UsageError("--would-refuse is of this host's log, and --fleet of all hosts.")
     if would_refuse:
         refusals = list(_find_refusals(session, since))
         show(refusals, as_json=as_json, empty="Nobody would have been refused.")
@@ -53,12 +65,18 @@ def report(
     form = "json" if as_json else form
     lifecycle = session.lifecycle
     accounts = Accounts(session.layout.root)
-    with standard_output() as out, _counted(lifecycle, accounts) as people:
+    counted = _found_in_store(lifecycle) if is_fleet else _counted(lifecycle, accounts)
+    with standard_output() as out, counted as people:
         rows = make_rows(people)
         if form == "csv":
             write_csv(rows, out)
         else:
             write_json(rows, out)
+
+
+@contextlib.contextmanager
+def _found_in_store(lifecycle: Lifecycle) -> Iterator[Iterator[Person]]:
+    yield (Person(status, None, None) for status in lifecycle.fleet_statuses())
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pam_mfa.devices import Device, format_devices, parse_devices
 from pam_mfa.document import SIZE_MAX, parse_document
-from pam_mfa.errors import BrokenSystemError, UnsafeFileError
-from pam_mfa.store.documents import Entry
+from pam_mfa.errors import BrokenSystemError, DocumentError, UnsafeFileError
+from pam_mfa.store.documents import Entry, Found
 from pam_mfa.store.files import (
     read_file,
     remove_drafts,
@@ -24,6 +24,7 @@ from pam_mfa.store.files import (
 from pam_mfa.store.user_keys import decode_user, encode_user, is_whole
 
 _SUFFIX = ".yaml"
+MOVED = ".moved"  # a file that says whereto, in the directory that stands in the old one's place
 
 
 class DeviceFiles:
@@ -62,8 +63,39 @@ class DeviceFiles:
                     f"there is no directory {self._directory}",
                     hint="Mount or restore it; on a new host, enabling the first device makes it.",
                 ) from None
+            self._require_here()
             return ()
         return parse_devices(data, str(path), user)
+
+    def _require_here(self) -> None:
+        """Refuse what was moved: who is not found here is not "not enrolled" either.
+
+        Raises:
+            UnsafeFileError: it was moved.
+        """
+        try:
+            where = (self._directory / MOVED).read_text("ascii").strip()[:64]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError):
+            where = "another store"
+        raise UnsafeFileError(
+            f"the devices of this host were moved to {where}",
+            hint=f"Say so in the policy (store: engine: {where}), or bring them back: "
+            f"pam-mfa store copy --from {where} --to embedded",
+        )
+
+    def read_all(self) -> Iterator[Found]:
+        """Go through everybody's devices, by name.
+
+        Raises:
+            UnsafeFileError: the directory cannot be read.
+        """
+        for entry in self.entries():
+            try:
+                yield Found(entry, () if entry.problem else self.read(entry.user))
+            except (UnsafeFileError, DocumentError) as error:
+                yield Found(Entry(entry.user, str(error)), ())
 
     def write(self, user: str, devices: tuple[Device, ...]) -> None:
         """Replace a user's devices, durably; call it under ``lock``. None: no file.
@@ -71,6 +103,7 @@ class DeviceFiles:
         Raises:
             BrokenSystemError: it could not be written; the old devices stand.
         """
+        self._require_here()
         if not devices:
             remove_file(self.path(user))
             return
@@ -82,6 +115,7 @@ class DeviceFiles:
         Raises:
             BrokenSystemError: not all could be written; each user has the old devices or the new.
         """
+        self._require_here()
         contents = [
             (self.path(user), format_devices(user, devices)) for user, devices in owners.items()
         ]
@@ -115,6 +149,8 @@ class DeviceFiles:
             names = os.listdir(self._directory)  # noqa: PTH208
         except OSError as error:
             raise UnsafeFileError(f"{self._directory} cannot be read: {error.strerror}") from error
+        if MOVED in names:
+            self._require_here()
         stems = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
         return sorted(self._entry(stem) for stem in stems)
 

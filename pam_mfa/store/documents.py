@@ -15,6 +15,13 @@ class Entry(NamedTuple):
     problem: str  # why it cannot; "" where it can
 
 
+class Found(NamedTuple):
+    """A user's devices among everybody's."""
+
+    entry: Entry  # with a problem where they cannot be read
+    devices: tuple[Device, ...]
+
+
 class Documents(Protocol):
     """The devices of users."""
 
@@ -27,6 +34,13 @@ class Documents(Protocol):
         Raises:
             UnsafeFileError: others may have written them.
             DocumentError: their content is wrong.
+        """
+
+    def read_all(self) -> Iterator[Found]:
+        """Go through everybody's devices, by name; what cannot be read is told with its entry.
+
+        Raises:
+            BrokenSystemError: they cannot be listed.
         """
 
     def write(self, user: str, devices: tuple[Device, ...]) -> None:

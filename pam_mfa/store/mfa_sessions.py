@@ -46,14 +46,19 @@ def read_all(connection: sqlite3.Connection) -> tuple[Verified, ...]:
 
 def add(connection: sqlite3.Connection, memory: Memory) -> None:
     """Remember a verification, and forget what no rule can want any more."""
-    one, place = memory.verified, memory.verified.place
-    texts = (*one[:6], *place)
-    connection.execute(_INSERT, (*(text[:_TEXT_MAX] for text in texts), one.at))
+    one = memory.verified
+    add_row(connection, one)
     # What is from the future is no verification: the clock went back since it was written.
     limits = (memory.now - memory.seconds, memory.now + _CLOCKS_APART)
     connection.execute("DELETE FROM mfa_session WHERE at < ?", limits[:1])
     connection.execute("DELETE FROM mfa_session WHERE at > ?", limits[1:])
     connection.execute(_DROP_MORE, (one.user_key, EACH_MAX))
+
+
+def add_row(connection: sqlite3.Connection, one: Verified) -> None:
+    """Remember a verification, and forget nothing."""
+    texts = (*one[:6], *one.place)
+    connection.execute(_INSERT, (*(text[:_TEXT_MAX] for text in texts), one.at))
 
 
 def end_of_user(connection: sqlite3.Connection, user_key: str) -> int:

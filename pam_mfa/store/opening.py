@@ -20,16 +20,22 @@ def open_administrators_store(layout: Layout) -> AdministratorsStore:
     Raises:
         BrokenSystemError: it cannot be opened, or policy does not say in plain words which it is.
     """
-    rules = read_store_rules(layout.policy)
+    store = open_engine(layout, read_store_rules(layout.policy))
+    store.follow_file(layout.policy)
+    return store
+
+
+def open_engine(layout: Layout, rules: StoreRules) -> AdministratorsStore:
+    """Open a store to change devices, whatever policy names, as the service user.
+
+    Raises:
+        BrokenSystemError: it cannot be opened.
+    """
     if rules.engine is Engine.EMBEDDED:
-        embedded = EmbeddedStore(layout)
-        embedded.follow_file(layout.policy)
-        return embedded
+        return EmbeddedStore(layout)
     from pam_mfa.store.postgresql.fleet import FleetStore  # noqa: PLC0415 - where it is named
 
-    fleet = FleetStore(layout, rules, is_administrator=True)
-    fleet.follow_file(layout.policy)
-    return fleet
+    return FleetStore(layout, rules, is_administrator=True)
 
 
 def open_serving_store(layout: Layout) -> ChosenStore:
@@ -70,6 +76,7 @@ def examine_store(layout: Layout) -> StoreHealth:
         try:
             embedded = EmbeddedStore(layout)
             embedded.read_devices([""])
+            embedded.documents.entries()  # says so where they were moved to another store
             embedded.close()
         except BrokenSystemError as error:
             problem, hint = str(error), error.hint

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pam_mfa.mfa_age import Verified
 from pam_mfa.store import inventory, mfa_sessions, used_steps
 from pam_mfa.store.claims import StoredToken
+from pam_mfa.store.sqlite_rows import SqliteRows
 
 
 class SqliteInventory:
@@ -15,6 +16,11 @@ class SqliteInventory:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Take the connection, in its transaction."""
         self._connection = connection
+
+    @property
+    def rows(self) -> SqliteRows:
+        """All that is kept, for another store to take over."""
+        return SqliteRows(self._connection)
 
     def find_token(self, serial_number: str) -> StoredToken | None:
         """Return a token, or None."""

@@ -23,7 +23,10 @@ PASSWORD_ROLE = "host_by_password"
 PASSWORD = "correct horse"
 FLEET = "production"
 _PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"))
-_TABLES = "device_document, lock_state, used_step, mfa_session, token, fingerprint"
+_TABLES = (
+    "device_document, lock_state, used_step, mfa_session, token, fingerprint, audit_host, "
+    "audit_record, audit_alive, audit_other"
+)
 _CONFIG = """
 listen_addresses = '127.0.0.1'
 unix_socket_directories = '{folder}'

@@ -43,6 +43,7 @@ FLOORS = (
         "listing",
         "census",
         "importing",
+        "moving",
     ),
     ("login_words",),
     ("next_login", "report", "would_refuse"),

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from shipped_hosts import Host
 
-from pam_mfa.audit_shipping import FleetKind, HostReport, Measures, check_fleet
+from pam_mfa.audit_shipping import Directory, FleetKind, HostReport, Measures, check_fleet
 from pam_mfa.audit_shipping.hosts import SignOfLife, format_sign
 from pam_mfa.errors import BrokenSystemError, RefusedError
 
@@ -39,7 +39,7 @@ def host(tmp_path: Path) -> Host:
 
 def check(host: Host, *, now: float = NOW, keys: Path | None = None) -> list[HostReport]:
     """Check the fleet of which a host is."""
-    return list(check_fleet(host.target, Measures(now, 2 * HOUR, keys)))
+    return list(check_fleet(Directory(host.target), Measures(now, 2 * HOUR, keys)))
 
 
 def kinds(host: Host, now: float = NOW) -> list[str]:
@@ -61,7 +61,7 @@ def test_sound(host: Host) -> None:
     (report,) = check(host)
     assert ([], "web1", False) == (report.findings, report.host, report.key_is_named)
     (path, found), *others = report.chains
-    assert (host.chain(), [], 40) == (path, others, found.records)
+    assert (host.chain().name, [], 40) == (path, others, found.records)
     assert found.checkpoints > 3
     assert "2026-11-24T08:00:34Z" == report.heard
 
@@ -237,7 +237,7 @@ def test_unreadable(host: Host) -> None:
 def test_no_directory(tmp_path: Path) -> None:
     """A target that is not there is said, and not taken for an empty fleet."""
     with pytest.raises(BrokenSystemError, match="cannot be read"):
-        list(check_fleet(tmp_path / "nowhere", Measures(NOW, HOUR)))
+        list(check_fleet(Directory(tmp_path / "nowhere"), Measures(NOW, HOUR)))
 
 
 def test_sign_of_life_round_trip(host: Host) -> None:

@@ -216,6 +216,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         kills += ship_killed(host, "write", 1, is_half=bool(end % 2))
     host.ship()
     assert 30 == kills
+    assert [] == [each.name for each in host.target.iterdir() if each.name.endswith(".new")]
     assert (LINES, []) == (host.copy(), host.told)
 
 
@@ -367,6 +368,17 @@ def test_two_copies_of_one_machine(tmp_path: Path) -> None:
         two.ship()
     assert (LINES[:15], other) == (one.copy(), two.copy(2))
     assert [] == one.copy(3)
+
+
+def test_drafts_of_the_killed(host: Host) -> None:
+    """What a killed shipper has left half written beside the records is taken away."""
+    write_log(host.log, LINES)
+    host.ship()
+    (host.target / "web1.alive.json.0011.new").write_bytes(b"{")
+    (host.target / "web12.alive.json.0011.new").write_bytes(b"another's")
+    host.ship()
+    left = [each.name for each in host.target.iterdir() if each.name.endswith(".new")]
+    assert ["web12.alive.json.0011.new"] == left
 
 
 def test_second_shipper(host: Host) -> None:

@@ -112,6 +112,7 @@ def test_silent_host(run: Run, host: Path, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (("ship",), "--to"),
         (("ship", "--to", "syslog:udp://collector"), "--to"),
+        (("ship", "--to", ""), "--to"),
         (("ship", "--to", "/", "--name", "a\nb"), "--name"),
         (("verify", "--fleet", "/", "--silent-after", "soon"), "--silent-after"),
         (("verify", "--fleet", "/", "--anchor"), "--fleet goes with"),

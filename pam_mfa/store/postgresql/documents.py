@@ -15,7 +15,7 @@ from typing import Protocol
 from pam_mfa.devices import Device, format_devices, parse_devices
 from pam_mfa.document import parse_document
 from pam_mfa.errors import DocumentError, UnsafeFileError
-from pam_mfa.store.documents import Entry
+from pam_mfa.store.documents import Entry, Found
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.postgresql.links import Question, Row
 from pam_mfa.store.unsealing import Volume
@@ -30,6 +30,7 @@ _WRITE = """INSERT INTO pam_mfa.device_document(user_key, version, document, mac
     version = excluded.version, document = excluded.document, mac = excluded.mac,
     serial_numbers = excluded.serial_numbers"""
 _DELETE = "DELETE FROM pam_mfa.device_document WHERE user_key = %s"
+_READ_ALL = "SELECT user_key, version, document, mac FROM pam_mfa.device_document"
 _KEYS = "SELECT user_key FROM pam_mfa.device_document"
 
 
@@ -83,6 +84,10 @@ class FleetDocuments:
         states = {row[0]: DeviceState(*row[1:4]) for row in known}
         if version is None:
             return Volume((), (), states)
+        devices = self._parse(user, version, document, mac)
+        return Volume(devices, (int(version),), states)
+
+    def _parse(self, user: str, version: int, document: str, mac: str) -> tuple[Device, ...]:
         if not hmac.compare_digest(self._mark(user, version, document), mac):
             raise UnsafeFileError(
                 f"the devices of {user} in {self._desk.place} were not written by this fleet",
@@ -91,8 +96,20 @@ class FleetDocuments:
                 f"pam-mfa deactivate {user} --all",
             )
         source = f"{user}'s devices in {self._desk.place}"
-        devices = parse_devices(document.encode("utf-8"), source, user)
-        return Volume(devices, (int(version),), states)
+        return parse_devices(document.encode("utf-8"), source, user)
+
+    def read_all(self) -> Iterator[Found]:
+        """Go through everybody's devices, by name, which are one question."""
+        ((*rows,),) = self._desk.ask(Question(_READ_ALL))
+        for key, version, document, mac in sorted(rows):
+            entry = self._entry(str(key))
+            try:
+                if entry.problem:
+                    yield Found(entry, ())
+                else:
+                    yield Found(entry, self._parse(entry.user, version, document, mac))
+            except (UnsafeFileError, DocumentError) as error:
+                yield Found(Entry(entry.user, str(error)), ())
 
     def write(self, user: str, devices: tuple[Device, ...]) -> None:
         """Replace a user's devices; call it under ``lock``."""

@@ -7,6 +7,7 @@ from pam_mfa.mfa_age import Place, Verified
 from pam_mfa.oath import Algorithm, Parameters
 from pam_mfa.store.claims import StoredToken
 from pam_mfa.store.postgresql.links import Question, Row
+from pam_mfa.store.postgresql.rows import FleetRows
 
 Ask = Callable[[Question], list[Row]]
 _LISTED = """SELECT serial_number, manufacturer, algorithm, digits, period, counter, sealed_seed,
@@ -23,6 +24,11 @@ class FleetInventory:
     def __init__(self, ask: Ask) -> None:
         """Take what asks one question within the transaction."""
         self._ask = ask
+
+    @property
+    def rows(self) -> FleetRows:
+        """All that is kept, for another store to take over."""
+        return FleetRows(self._ask)
 
     def find_token(self, serial_number: str) -> StoredToken | None:
         """Return a token, or None; nobody else gives it away until the transaction ends."""

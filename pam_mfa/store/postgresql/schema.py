@@ -11,6 +11,8 @@ inventory are for administrators. A step that goes back is refused by a trigger,
 
 from typing import Final
 
+from pam_mfa.store.postgresql.audit_schema import audit_schema
+
 VERSION: Final = 1
 HOST: Final = "pam_mfa_host"
 ADMINISTRATOR: Final = "pam_mfa_administrator"
@@ -161,6 +163,7 @@ CREATE POLICY own ON pam_mfa.mfa_session USING (fleet = (SELECT pam_mfa.own_flee
 CREATE POLICY own ON pam_mfa.token USING (fleet = (SELECT pam_mfa.own_fleet()));
 CREATE POLICY own ON pam_mfa.fingerprint USING (fleet = (SELECT pam_mfa.own_fleet()));
 
+{audit_schema(HOST, ADMINISTRATOR)}
 REVOKE ALL ON ALL TABLES IN SCHEMA pam_mfa FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pam_mfa FROM PUBLIC;
 GRANT USAGE ON SCHEMA pam_mfa TO {HOST}, {ADMINISTRATOR};
