@@ -51,6 +51,10 @@ class StateError(BrokenSystemError):
     """The state cannot be read or written, so no code may be accepted."""
 
 
+class UnreachableError(StateError):
+    """The database cannot be reached: no connection to it, or no answer in time."""
+
+
 class AuditError(BrokenSystemError):
     """A record cannot be made durable, so no success may be told."""
 

@@ -125,7 +125,7 @@ class Move:
                 f"what {self._names[1]} has is not what {self._names[0]} has",
                 hint="Somebody changes devices or takes locks away there meanwhile. Run it again.",
             )
-        self._record()
+        self._record(is_closed=close is not None)
         return self._summary
 
     def _find_missing(self, users: Mapping[str, bytes]) -> list[str]:
@@ -233,16 +233,18 @@ class Move:
             for key in sorted(getattr(wanted, name)):
                 digest.update(repr((name, key, rows.get(key))).encode())
 
-    def _record(self) -> None:
-        """Record what was copied; nothing where nothing was."""
-        if self._summary.is_idle:
+    def _record(self, *, is_closed: bool) -> None:
+        """Record what was copied and closed; nothing where nothing was."""
+        told = [f"{count} {what}" for what, count in self._summary.copied.items() if count]
+        if is_closed:
+            told.append(f"{self._names[0]} closed")
+        if not told:
             return
-        told = ", ".join(f"{count} {what}" for what, count in self._summary.copied.items() if count)
         event = Event(
             EventName.COPY_STORE, Outcome.SUCCESS, Reason.REQUESTED, time.time(),
             caller_uid=self._actor.uid, caller_pid=self._actor.pid,
             login_uid=self._actor.login_uid,
-            detail=f"from {self._names[0]} to {self._names[1]}: {told}",
+            detail=f"from {self._names[0]} to {self._names[1]}: {', '.join(told)}",
         )  # fmt: skip
         change = Change(accepted=True, events=(event,))
         self._target.commit([Claim("", (), lambda _: change)])

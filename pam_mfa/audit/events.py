@@ -168,3 +168,4 @@ class Event(NamedTuple):
     # Of a code that was accepted: its time step or counter, or its number in a set on paper. A
     # state that is lost is rebuilt by it.
     used_step: int | None = None
+    offline: bool | None = None  # True: judged while the fleet's database could not be reached

@@ -10,7 +10,7 @@ from pam_mfa.report import format_cell
 
 COLUMNS: Final = (
     "time", "sequence", "event_name", "outcome", "reason", "user", "unknown_user", "unknown_name",
-    "service", "phase", "tty", "source_address", "rhost", "ruser", "is_claim",
+    "service", "phase", "tty", "source_address", "rhost", "ruser", "is_claim", "offline",
     "device_serial_number", "device_type", "device_name", "sign_count", "used_step", "mfa_age",
     "mode", "rule", "duration_ms", "caller_uid", "caller_pid", "login_uid", "login_session", "host",
     "process_pid", "process_program", "policy_sha256", "policy_is_accepted", "detail", "event_id",

@@ -241,6 +241,8 @@ def _more(record: Record) -> str:
         facts.append("report-only")
     if record.get("is_claim"):
         facts.append("claimed by its user")
+    if record.get("offline"):
+        facts.append("without the database")
     if record["event_name"] in _OWN:
         facts.append(f"record {record.get('sequence')}")
     facts += [str(record["detail"])] if record.get("detail") else []

@@ -68,9 +68,9 @@ def _require_sound(target: str, reports: Sequence[HostReport]) -> None:
     if any(report.is_unreadable for report in wrong):
         raise BrokenSystemError("not everything at the target can be read")
     if wrong:
-        raise RefusedError(f"{len(wrong)} of {len(reports)} hosts need to be looked at: see above")
+        raise RefusedError(f"hosts to be looked at: {len(wrong)} of {len(reports)}; see above")
     total = sum(found.records for report in reports for _, found in report.chains)
-    click.echo(f"Sound: {len(reports)} hosts, {total} records.", err=True)
+    click.echo(f"Sound. Hosts: {len(reports)}; records: {total}.", err=True)
 
 
 def _tell(report: HostReport) -> None:

@@ -6,7 +6,7 @@ import click
 from pam_mfa.cli.session import Session
 from pam_mfa.doctor.view import View
 from pam_mfa.errors import PamMfaError
-from pam_mfa.policy import Mode
+from pam_mfa.policy import Engine, Mode
 from pam_mfa.report import printable
 from pam_mfa.switching.states import list_states
 
@@ -22,7 +22,7 @@ def show_state(session: Session) -> None:
     waiting = _find_waiting(session)
     policy = view.policy
     click.echo(f"Policy:   {policy.mode.value if policy else 'none that can be used'}")
-    click.echo(f"Devices:  {users} user{' has' if users == 1 else 's have'} one")
+    click.echo(printable(f"Devices:  {_tell_devices(view, users)}"))
     click.echo(printable(f"Services: {', '.join(asking) if asking else 'none asks for a code'}"))
     is_listening = view.stat(view.layout.socket) is not None
     click.echo(f"Daemon:   {'there' if is_listening else 'not there; each login starts its own'}")
@@ -30,12 +30,22 @@ def show_state(session: Session) -> None:
     click.echo("All commands: pam-mfa --help")
 
 
+def _tell_devices(view: View, users: int) -> str:
+    if _is_in_fleet(view):
+        return "in the database of a fleet; see: pam-mfa store status"
+    return f"{users} user{' has' if users == 1 else 's have'} one"
+
+
+def _is_in_fleet(view: View) -> bool:
+    return view.policy is not None and view.policy.store.engine is not Engine.EMBEDDED
+
+
 def _next_step(view: View, users: int, waiting: list[str]) -> str:
     if view.policy is None:
         return "write a policy; then: pam-mfa policy check"
     if waiting:
         return f"log in by {', '.join(waiting)} from another terminal; then: pam-mfa switch confirm"
-    if not users:
+    if not users and not _is_in_fleet(view):
         return "enable your own device: pam-mfa enable virtual YOUR-NAME"
     if not view.asking:
         return "switch a service on, sudo first: pam-mfa switch on sudo"

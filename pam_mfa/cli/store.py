@@ -42,6 +42,8 @@ def _tell(health: StoreHealth) -> None:
         speed = f"answered in {health.milliseconds} ms"
         role = f"as the role {health.role}, version {health.version}"
         click.echo(printable(f"fleet {health.fleet}, {role}; {speed}"))
+    if health.standby:
+        click.echo(printable(f"{health.standby}."))
     if health.problem:
         click.echo(printable(f"{health.problem}. {health.hint}"), err=True)
 

@@ -17,6 +17,7 @@ from pam_mfa.doctor.files import (
     check_store,
 )
 from pam_mfa.doctor.finding import Finding, fault
+from pam_mfa.doctor.fleet import check_fleet
 from pam_mfa.doctor.kernel import check_clock, check_denials, check_keys
 from pam_mfa.doctor.modules import check_modules
 from pam_mfa.doctor.programs import check_sshd, check_sudo
@@ -31,6 +32,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("module", check_modules),
     ("rights", check_rights),
     ("store", check_store),
+    ("fleet", check_fleet),
     ("seal key", check_seal_key),
     ("state", check_state),
     ("audit log", check_audit_log),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pam_mfa.doctor.finding import Finding, fault, notice, ok, warning
 from pam_mfa.doctor.view import View
-from pam_mfa.policy import Mode
+from pam_mfa.policy import Engine, Mode
 from pam_mfa.store.layout import Layout, service_ids
 from pam_mfa.store.policies import PolicySource
 
@@ -108,7 +108,9 @@ def check_rights(view: View) -> Iterator[Finding]:
 
 def check_store(view: View) -> Iterator[Finding]:
     """Look at what must be there."""
-    for path in (view.layout.library, view.layout.devices):
+    is_fleet = view.policy is not None and view.policy.store.engine is not Engine.EMBEDDED
+    own = () if is_fleet else (view.layout.devices,)
+    for path in (view.layout.library, *own):
         if view.stat(path) is None:
             yield fault(
                 "store", f"there is no {path}",

@@ -11,11 +11,13 @@ from urllib.parse import unquote
 
 from pam_mfa.document import Section
 from pam_mfa.policy.faults import Faults
+from pam_mfa.policy.offline import read_offline
 from pam_mfa.policy.values import read_duration, read_number, read_word
 from pam_mfa.policy.words import POSTGRESQL_PORT, Account, Engine, Server, StoreRules
 
 KEYS: Final = (
     "engine", "url", "tls", "passfile", "timeout", "connections", "administrator",
+    "offline",
 )  # fmt: skip
 _TLS: Final = ("root_certificate", "certificate", "key")
 _ADMINISTRATOR: Final = ("user", "passfile", "certificate", "key")
@@ -48,6 +50,7 @@ def _read(section: Section, faults: Faults) -> StoreRules:
         return StoreRules()
     tls = faults.section(section, "tls", _TLS)
     administrator = faults.section(section, "administrator", _ADMINISTRATOR)
+    offline = read_offline(section, faults)
     servers, user, database = _read_url(section)
     root_certificate = _path(tls, "root_certificate")
     if not root_certificate and not all(server.is_socket for server in servers):
@@ -72,6 +75,7 @@ def _read(section: Section, faults: Faults) -> StoreRules:
         connections=read_number(
             section, "connections", (1, _CONNECTIONS_MOST), default.connections
         ),
+        offline=offline,
     )
 
 

@@ -190,6 +190,14 @@ class Account(NamedTuple):
     key: str = ""
 
 
+class Offline(NamedTuple):
+    """What a host does while its fleet's database cannot be reached; without types: nothing."""
+
+    allow: tuple[str, ...] = ()  # types of devices that count
+    seconds: float = 0.0  # since the database has answered last
+    users: tuple[str, ...] = ()  # who is let in by them; none: everybody
+
+
 class StoreRules(NamedTuple):
     """Where devices and state are kept."""
 
@@ -201,6 +209,7 @@ class StoreRules(NamedTuple):
     administrator: Account = Account()  # of whoever changes devices here; no user: the same
     timeout: float = 3.0  # seconds that an answer of the database is waited for
     connections: int = 4  # of one process, at most
+    offline: Offline = Offline()
 
 
 class Policy(NamedTuple):

@@ -14,6 +14,7 @@ class Standing(enum.Enum):
 
     ENROLLED = "enrolled"
     NOT_ENROLLED = "not enrolled"
+    OUT_OF_REACH = "out of reach"  # the database is silent, and nothing is known of the name
     UNREADABLE = "unreadable"  # there is a device file, and nothing in it can be used
 
 

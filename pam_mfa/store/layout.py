@@ -48,6 +48,11 @@ class Layout(NamedTuple):
         return self.library / "seal.key"
 
     @property
+    def offline(self) -> Path:
+        """What is kept of users for when a fleet's database cannot be reached."""
+        return self.library / "offline"
+
+    @property
     def audit_log(self) -> Path:
         """The audit log."""
         return self.root / "var/log/pam_mfa/audit.jsonl"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which engine keeps devices and state on this host: the one place that knows the engines."""
 
+import time
 from typing import NamedTuple
 
 from pam_mfa.errors import BrokenSystemError
@@ -48,7 +49,12 @@ def _open_engine(layout: Layout, rules: StoreRules) -> EngineStore:
         return EmbeddedStore(layout, is_patient=True)
     from pam_mfa.store.postgresql.fleet import FleetStore  # noqa: PLC0415 - where it is named
 
-    return FleetStore(layout, rules, is_administrator=False)
+    fleet = FleetStore(layout, rules, is_administrator=False)
+    if not rules.offline.allow:
+        return fleet
+    from pam_mfa.store.offline.store import OfflineStore  # noqa: PLC0415 - where policy has it
+
+    return OfflineStore(fleet, layout, rules.offline)
 
 
 class StoreHealth(NamedTuple):
@@ -62,6 +68,7 @@ class StoreHealth(NamedTuple):
     milliseconds: float = 0.0  # that one question took
     problem: str = ""  # why logins are refused
     hint: str = ""
+    standby: str = ""  # what goes on without a database
 
 
 def examine_store(layout: Layout) -> StoreHealth:
@@ -81,10 +88,12 @@ def examine_store(layout: Layout) -> StoreHealth:
         except BrokenSystemError as error:
             problem, hint = str(error), error.hint
         return StoreHealth(rules.engine.value, place, problem=problem, hint=hint)
+    from pam_mfa.store.offline.health import describe_standby  # noqa: PLC0415 - the same
     from pam_mfa.store.postgresql.health import ask_fleet  # noqa: PLC0415 - where it is named
 
     answer = ask_fleet(layout, rules)
-    return StoreHealth(rules.engine.value, answer.place, rules.account.user, *answer[1:])
+    standby = describe_standby(layout, rules.offline, time.time())
+    return StoreHealth(rules.engine.value, answer.place, rules.account.user, *answer[1:], standby)
 
 
 def read_log_end(layout: Layout) -> tuple[LogState, list[bytes]]:

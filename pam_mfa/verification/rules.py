@@ -60,7 +60,7 @@ def find_hindrance(standing: Standing, *, is_locked: bool, can_be_right: bool) -
     """
     if standing is Standing.NOT_ENROLLED:
         return Reason.NOT_ENROLLED
-    if standing is Standing.UNREADABLE:
+    if standing in (Standing.UNREADABLE, Standing.OUT_OF_REACH):
         return Reason.DEVICES_UNREADABLE
     if is_locked:
         return Reason.LOCKED

@@ -18,6 +18,7 @@ _Found = TypeVar("_Found")
 _ADDRESS: Final = re.compile(
     r"[0-9]{1,3}(\.[0-9]{1,3}){3}|(?=[0-9a-f.]*:)[0-9a-f:.]{2,45}(%[0-9a-z._-]{1,16})?", re.ASCII
 )
+_KNOWN = (Standing.ENROLLED, Standing.UNREADABLE)  # there are devices, or a file of the name
 _SKIPS = (Reason.UNENROLLED_ALLOWED, Reason.ENROLLMENT_DUE, Reason.SKIPPED_BY_RULE)
 
 
@@ -44,7 +45,7 @@ def set_scene(
         BrokenSystemError: the store cannot be asked.
     """
     enrollment = yield from look(store, lambda: store.read_enrollment(request.user))
-    is_known = request.uid is not None or enrollment.standing is not Standing.NOT_ENROLLED
+    is_known = request.uid is not None or enrollment.standing in _KNOWN
     may_name = policy.audit.unknown_users is UnknownUsers.NAME
     return Scene(
         request=request,

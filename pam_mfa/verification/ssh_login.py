@@ -64,7 +64,7 @@ def _judge(
 
 
 def _refuse_unknown(scene: Scene, keys: tuple[SshKey, ...], now: float, known: Known) -> Change:
-    is_unreadable = scene.enrollment.standing is Standing.UNREADABLE
+    is_unreadable = scene.enrollment.standing in (Standing.UNREADABLE, Standing.OUT_OF_REACH)
     reason = Reason.DEVICES_UNREADABLE if is_unreadable else Reason.SSH_KEY_NOT_ENROLLED
     change = refuse(scene, now, reason, known.lock)
     event = change.events[0]

@@ -186,6 +186,7 @@ def made() -> Iterator[tuple[Hosts, Database, Path]]:
     folder = Path(tempfile.mkdtemp(prefix="pam-mfa-bench-", dir="/var/tmp"))
     try:
         with running_database() as database, contextlib.ExitStack() as stack:
+            database.fill()
             yield Hosts(database, folder, stack), database, folder
     finally:
         shutil.rmtree(folder)

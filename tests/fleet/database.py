@@ -22,6 +22,7 @@ OTHER_ROLE = "other_fleet_host"
 PASSWORD_ROLE = "host_by_password"
 PASSWORD = "correct horse"
 FLEET = "production"
+ROLES = (HOST_ROLE, DESK_ROLE, OTHER_ROLE, "stranger")
 _PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"))
 _TABLES = (
     "device_document, lock_state, used_step, mfa_session, token, fingerprint, audit_host, "
@@ -111,19 +112,23 @@ class Database:
         self.authority = authority
         self.port = port
         self.data = folder / "data"
+        self.name = "fleet"
 
     @property
     def owner(self) -> str:
         """The address for its owner."""
-        return f"host={self.folder} port={self.port} dbname=fleet user=postgres"
+        return f"host={self.folder} port={self.port} dbname={self.name} user=postgres"
 
-    def make(self) -> None:
-        """Make the server's files and start it, with the schema, roles and two fleets."""
+    def begin(self) -> None:
+        """Make the server's files and start it, with nothing of ours in it."""
         run(_PROGRAMS / "initdb", "-D", self.data, "-A", "trust", "-E", "UTF8", "--no-locale")
         self._configure()
         self.start()
+
+    def fill(self) -> None:
+        """Make the database of pam-mfa, with the schema, roles and two fleets."""
         run(_PROGRAMS / "createdb", "-h", self.folder, "-p", self.port, "fleet")
-        for role in (HOST_ROLE, DESK_ROLE, OTHER_ROLE, "stranger"):
+        for role in ROLES:
             self.execute(f"CREATE ROLE {role} LOGIN")
         self.execute(f"CREATE ROLE {PASSWORD_ROLE} LOGIN PASSWORD '{PASSWORD}'")
         assert list(migrate(self.owner)) == [1]
@@ -180,13 +185,13 @@ store:
 
 
 @contextlib.contextmanager
-def running_database() -> Iterator[Database]:
-    """Give a database that answers, and take it away afterwards."""
+def running_database(roles: Sequence[str] = ROLES) -> Iterator[Database]:
+    """Give a server that answers, with certificates for roles; take it away afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="pam-mfa-fleet-", dir="/var/tmp"))
     folder.chmod(0o755)
     authority = Authority(folder)
     authority.sign("server", "localhost", extra="subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    for role in (HOST_ROLE, DESK_ROLE, OTHER_ROLE, "stranger"):
+    for role in roles:
         authority.sign(role, role)
     if os.geteuid() == 0:
         owner = pwd.getpwnam("postgres")
@@ -194,7 +199,7 @@ def running_database() -> Iterator[Database]:
             os.chown(path, owner.pw_uid, owner.pw_gid)
     database = Database(folder, authority, free_port())
     try:
-        database.make()
+        database.begin()
         yield database
     finally:
         with contextlib.suppress(AssertionError):

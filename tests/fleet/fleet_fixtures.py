@@ -14,6 +14,7 @@ from hosts import Hosts
 def server() -> Iterator[Database]:
     """Start the database once."""
     with running_database() as database:
+        database.fill()
         yield database
 
 

@@ -163,7 +163,7 @@ def test_killed_while_everybody_logs_in(root: DataRoot, target: Path) -> None:
             thread.start()
         try:
             size = 0
-            for round_ in range(5):
+            for round_ in range(4):
                 with following(root, target) as process:
                     wait_for_growth(chain_of(target), size)
                     if round_ % 2:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +218,21 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     host.ship()
     assert 30 == kills
     assert [] == [each.name for each in host.target.iterdir() if each.name.endswith(".new")]
+    assert (LINES, []) == (host.copy(), host.told)
+
+
+def test_full_disk(host: Host) -> None:
+    """A target that is full in the middle of a line is told; once there is room, all is there."""
+    write_log(host.log, LINES)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(b"".join(LINES[:10])) + 50, limits[1]))
+    try:
+        with pytest.raises(BrokenSystemError, match="cannot be written"):
+            host.ship()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [*LINES[:10], LINES[10][:50]] == host.copy()
+    host.ship()
     assert (LINES, []) == (host.copy(), host.told)
 
 

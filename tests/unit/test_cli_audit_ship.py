@@ -76,7 +76,7 @@ def test_something_is_wrong(run: Run, host: Path) -> None:
     assert "pam-mfa: web1: the log does not follow what the target has" in err
     status, out, err = run("verify", "--fleet", target, "--silent-after", "365d")
     assert (1, True) == (status, "  web1: begun_anew: its chain was begun anew" in out)
-    assert "1 of 1 hosts need to be looked at" in err
+    assert "hosts to be looked at: 1 of 1" in err
 
 
 def test_sound_fleet(run: Run, host: Path) -> None:
@@ -85,7 +85,7 @@ def test_sound_fleet(run: Run, host: Path) -> None:
     for name in ("web1", "web2"):
         run("ship", "--to", target, "--name", name)
     status, out, err = run("verify", "--fleet", target)
-    assert (0, "Sound: 2 hosts, 40 records.\n") == (status, err)
+    assert (0, "Sound. Hosts: 2; records: 40.\n") == (status, err)
     assert ["web1: intact, 20", "web2: intact, 20"] == [one[:16] for one in out.splitlines()]
     status, out, _ = run("verify", "--fleet", target, "--json")
     rows = json.loads(out)

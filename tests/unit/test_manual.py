@@ -32,7 +32,7 @@ self_service: {x: 1}
 fido: {x: 1, attestation: {x: 1}}
 agent: {x: 1}
 audit: {x: 1}
-store: {engine: postgresql, tls: {x: 1}, administrator: {x: 1}}
+store: {engine: postgresql, tls: {x: 1}, administrator: {x: 1}, offline: {x: 1}}
 rules: [{x: 1, match: {x: 1}}]
 """
 

@@ -189,6 +189,7 @@ def test_closed(hosts: Two) -> None:
     """A source that is closed lets nobody in, whatever policy says of who is not enrolled."""
     one, other = hosts
     one.fill()
+    move(one, other)
     before = one.everything()
     enrollment = one.store.read_enrollment("alice")
     (device,) = [each.device for each in enrollment.devices]
@@ -198,6 +199,8 @@ def test_closed(hosts: Two) -> None:
     assert (Standing.UNREADABLE, True) == (found.standing, "moved to postgresql" in found.problem)
     assert Standing.UNREADABLE == one.store.read_enrollment("nobody").standing
     assert not one.store.has_device("alice", device, enrollment.version)
+    record = json.loads(other.layout.audit_log.read_bytes().splitlines()[-1])
+    assert "from embedded to postgresql: embedded closed" == record["detail"]
     with pytest.raises(UnsafeFileError, match="were moved to postgresql"):
         one.life.users()
     with pytest.raises(UnsafeFileError, match="were moved to postgresql"):

@@ -18,8 +18,9 @@ from psycopg import errors
 from psycopg.abc import PQGen
 from psycopg.conninfo import make_conninfo
 
-from pam_mfa.errors import StateError
+from pam_mfa.errors import StateError, UnreachableError
 from pam_mfa.policy import Account, StoreRules
+from pam_mfa.store.postgresql.reach import is_silence
 from pam_mfa.store.postgresql.schema import VERSION
 
 _Result = TypeVar("_Result")
@@ -232,7 +233,8 @@ class Links:
     def translate(self, error: psycopg.Error) -> StateError:
         """Return what a failure means, in a sentence and with what to do next."""
         what, hint = _explain(error, self._account.user)
-        return StateError(f"{self.place}: {what}", hint=hint)
+        kind = UnreachableError if is_silence(error.sqlstate, str(error)) else StateError
+        return kind(f"{self.place}: {what}", hint=hint)
 
 
 def _explain(error: psycopg.Error, user: str) -> tuple[str, str]:
