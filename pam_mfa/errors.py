@@ -55,6 +55,10 @@ class UnreachableError(StateError):
     """The database cannot be reached: no connection to it, or no answer in time."""
 
 
+class NoRightError(StateError):
+    """The database does not let this host's role do that."""
+
+
 class AuditError(BrokenSystemError):
     """A record cannot be made durable, so no success may be told."""
 

@@ -177,10 +177,7 @@ class SealRotation:
 
     def _is_new_host(self) -> bool:
         """Whether nothing of any user is sealed or hashed here."""
-        has_tokens = self._store.read_inventory(
-            lambda stock: any(True for _ in stock.list_tokens())
-        )
-        return not has_tokens and not self._store.documents.entries()
+        return not self.size()
 
     def _adopt(self, other: KeyRing) -> KeyRing:
         """Take another host's ring in the place of this host's own."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures for every layer."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,13 @@ pytest.register_assert_rewrite("store_behaviour")
 
 @pytest.fixture(scope="session")
 def prefix() -> Iterator[Path]:
-    """Install once for the whole run, where the verifier's user can read it."""
+    """Install once for the whole run, where the verifier's user can read it.
+
+    tests/run does it once for all layers, and names the place.
+    """
+    if shared := os.environ.get("PAM_MFA_TESTS_PREFIX"):
+        yield Path(shared)
+        return
     directory = Path(tempfile.mkdtemp(prefix="pam-mfa-prefix-", dir="/var/tmp"))
     directory.chmod(0o755)
     try:

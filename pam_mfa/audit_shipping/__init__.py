@@ -3,9 +3,9 @@
 
 Each host keeps its own chain; a target has a copy of it, byte for byte, so that it is verified as
 the log itself is. ``source`` reads what a target lacks, ``shipper`` puts it there; ``sinks`` says
-what a target must be able to do, ``file_sink`` and ``syslog_sink`` are such; ``hosts`` is what
-stands beside the records at a target, ``position`` what is remembered on the host.
-``fleet_check`` verifies all hosts of a target.
+what a target must be able to do, ``file_sink``, ``syslog_sink`` and ``database`` are such;
+``hosts`` is what stands beside the records there, ``position`` what is remembered on the host.
+``fleet_check`` verifies all hosts of a target, which ``archives`` reads.
 
 A verifier never waits for any of it, and no login loads it.
 """

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from pam_mfa.audit_reading import LogFile, find_logs
-from pam_mfa.audit_reading.lines import split_backward
 from pam_mfa.audit_shipping.hosts import (
     SIZE_MAX,
     Claim,
@@ -28,7 +27,7 @@ from pam_mfa.audit_shipping.hosts import (
     to_file_name,
 )
 from pam_mfa.audit_shipping.sinks import Chain
-from pam_mfa.audit_shipping.source import Entry, last_entry, parse_entry
+from pam_mfa.audit_shipping.source import Entry, find_last, parse_entry
 from pam_mfa.errors import BrokenSystemError, RefusedError
 from pam_mfa.store.files import create_file, replace_file, sync_directory
 
@@ -226,13 +225,7 @@ def _read_end(path: Path) -> Entry | None:
     """Return the last record of a chain, whose file may have been rotated; None where none is."""
     for name in reversed(find_logs(path)):
         with LogFile(name) as file:
-            if not file.packing:
-                entry = last_entry(split_backward(file.read_at, 0, file.size))
-            else:
-                found = (parse_entry(one) for one in file.lines() if isinstance(one, bytes))
-                entry = None
-                for each in found:
-                    entry = each or entry
+            entry = find_last(file)
         if entry is not None:
             return entry
     return None

@@ -6,6 +6,7 @@ two do not follow each other, a new chain is begun there beside the old one and 
 shipping goes on, for what it ships may be the evidence.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -69,7 +70,7 @@ class Shipper:
         """
         before = self.shipped
         try:
-            fresh = self._source.fresh()
+            fresh = self._fresh()
             if fresh is not None:
                 self._put_all(fresh)
             elif not self._is_short or self._source.mark() != self._looked:
@@ -81,6 +82,23 @@ class Shipper:
         if self.shipped != before or is_due:
             self._give_sign()
         return self.shipped - before
+
+    def _fresh(self) -> Iterator[Entry] | None:
+        """Return what was written behind what was read; None where that has to be looked for.
+
+        A log that was rotated, packed and made anew may have got the number of the old file on
+        the disk: what does not follow the last record is not what was written behind it.
+        """
+        fresh = self._source.fresh() if self._chain is not None else None
+        if fresh is None or self._chain is None:
+            return None
+        first = next(fresh, None)
+        if first is None:
+            return iter(())
+        if f'"previous":"{self._chain.head.hash}"'.encode() not in first.line:
+            self._source.stand = None
+            return None
+        return itertools.chain((first,), fresh)
 
     def _ship_anew(self) -> None:
         """Ask the target what it has, find that in the log, and go on behind it."""

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from pam_mfa.audit import NO_HASH, Head, hash_line
 from pam_mfa.audit_reading import LogFile, find_logs, open_logs
-from pam_mfa.audit_reading.lines import OddLine
+from pam_mfa.audit_reading.lines import OddLine, split_backward
 
 # As the writer spells them; the head in a ResumeLog has no comma behind its sequence.
 _SEQUENCE: Final = re.compile(rb'"sequence":([1-9]\d{0,17}),')
@@ -151,9 +151,10 @@ class LogRecords:
     """The files of a log, open."""
 
     def __init__(self, source: Source, files: Sequence[LogFile]) -> None:
-        """Take the files, oldest first."""
+        """Take the files, oldest first, the log itself last."""
         self._source = source
-        self._files = files
+        self._parts = _in_order(files)
+        self._files = [part.file for part in self._parts]
 
     def find(self, head: Head) -> Found:
         """Look for a record, or for the one that follows it.
@@ -191,13 +192,26 @@ class LogRecords:
                 yield entry
 
     def _likely(self, sequence: int) -> int:
-        """Return the newest file that begins with a record no later than this one."""
+        """Return the oldest file that is likely to have this record.
+
+        That is the newest that begins before it, or one before that which goes as far: where
+        somebody has copied a part of the log, the original has what follows.
+        """
         likely = 0
-        for index, file in enumerate(self._files):
-            entry = parse_entry(file.first_line() or b"")
-            if entry is not None and entry.head.sequence <= sequence:
+        for index, part in enumerate(self._parts):
+            if 0 < part.first <= sequence:
                 likely = index
+        while likely and self._goes_to(likely - 1, sequence, self._parts[likely].chain):
+            likely -= 1
         return likely
+
+    def _goes_to(self, index: int, sequence: int, chain: int) -> bool:
+        """Whether a file of this chain has a record of this sequence, or a later one."""
+        part = self._parts[index]
+        if part.chain != chain:
+            return False
+        last = find_last(part.file)
+        return last is not None and last.head.sequence >= sequence
 
     def _look(self, head: Head, first: int) -> Found:
         needle = f'"previous":"{head.hash}"'.encode()
@@ -240,13 +254,41 @@ def parse_entry(line: bytes) -> Entry | None:
     return Entry(Head(number, hash_line(line)), line + b"\n", is_start)
 
 
-def last_entry(lines: Iterator[bytes | OddLine]) -> Entry | None:
-    """Return the first record among lines, which may be given backward; None where none is."""
-    for line in lines:
-        entry = parse_entry(line) if isinstance(line, bytes) else None
-        if entry is not None:
-            return entry
-    return None
+def find_last(file: LogFile) -> Entry | None:
+    """Return a file's last record; a plain file is read from its end. None where none is.
+
+    Raises:
+        BrokenSystemError: it cannot be read to its end.
+    """
+    if not file.packing:
+        lines = split_backward(file.read_at, 0, file.size)
+        found = (parse_entry(line) for line in lines if isinstance(line, bytes))
+        return next((entry for entry in found if entry is not None), None)
+    last = b""
+    for line in file.lines():
+        if isinstance(line, bytes) and _SEQUENCE.search(line):
+            last = line
+    return parse_entry(last)
+
+
+class _Part(NamedTuple):
+    """A file, and where in which chain of the log it begins."""
+
+    file: LogFile
+    chain: int
+    first: int  # sequence; 0: it has no record
+
+
+def _in_order(files: Sequence[LogFile]) -> list[_Part]:
+    """Put files in the order of their records, whatever they are called; the log stays last."""
+    parts, starts, chain = [], set(), 0
+    for file in files:
+        first = parse_entry(file.first_line() or b"")
+        if first is not None and first.is_start and first.head.hash not in starts:
+            starts.add(first.head.hash)
+            chain += 1
+        parts.append(_Part(file, chain, first.head.sequence if first is not None else 0))
+    return [*sorted(parts[:-1], key=lambda part: (part.chain, part.first)), *parts[-1:]]
 
 
 def _whole_lines(file: LogFile) -> Iterator[bytes]:

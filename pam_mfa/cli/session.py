@@ -12,15 +12,13 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from pam_mfa.errors import RefusedError
-from pam_mfa.importing.importer import Importer, Rules
-from pam_mfa.importing.security_keys import KeyImporter, Origins
 from pam_mfa.lifecycle import Actor, Lifecycle, open_store
 from pam_mfa.seal_rotation import SealRotation
 from pam_mfa.self_service.client import Sign, send_petition, sign_nothing
@@ -29,6 +27,10 @@ from pam_mfa.store import AdministratorsStore
 from pam_mfa.store.layout import Layout
 from pam_mfa.token_stock import TokenStock
 from pam_mfa.wire import Style
+
+if TYPE_CHECKING:  # what one command needs is not what all of them wait for
+    from pam_mfa.importing.importer import Importer, Rules
+    from pam_mfa.importing.security_keys import KeyImporter, Origins
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -58,13 +60,17 @@ class Session:
         store, actor = self._opened
         return SealRotation(store, self.layout, time.time, actor)
 
-    def importer(self, rules: Rules) -> Importer:
+    def importer(self, rules: "Rules") -> "Importer":
         """What takes other programs' credentials in; what root alone can read is read before."""
+        from pam_mfa.importing.importer import Importer  # noqa: PLC0415 - see above
+
         store, actor = self._opened
         return Importer(store, time.time, actor, rules)
 
-    def key_importer(self, origins: Origins) -> KeyImporter:
+    def key_importer(self, origins: "Origins") -> "KeyImporter":
         """What takes pam_u2f's credentials in; what root alone can read is read before."""
+        from pam_mfa.importing.security_keys import KeyImporter  # noqa: PLC0415 - see above
+
         store, actor = self._opened
         return KeyImporter(store, time.time, actor, origins)
 

@@ -47,11 +47,14 @@ def read_placed(path: Path) -> Placed:
             f"{path} is a link, or cannot be read: {error.strerror}",
             hint="A link is another program's, such as authselect's; change what it points to.",
         ) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise RefusedError(f"{path} is not a regular file")
-        data = file.read(_SIZE_MAX + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(_SIZE_MAX + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > _SIZE_MAX:
         raise RefusedError(f"{path} is larger than any file of its kind")
     return Placed(data, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode))

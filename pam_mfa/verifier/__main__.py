@@ -112,7 +112,17 @@ def _run_once(descriptor: int, layout: Layout) -> None:
             services.store.close()
 
 
+def _spare_tls() -> None:
+    """Have asyncio do without ssl, which it takes where it is: 2 MB of a daemon that never asks."""
+    if "ssl" not in sys.modules:
+        sys.modules["ssl"] = None  # type: ignore[assignment]
+        import asyncio  # noqa: F401, PLC0415 - start-up cost, see once.py
+
+        del sys.modules["ssl"]
+
+
 def _run_daemon(layout: Layout) -> None:
+    _spare_tls()
     from pam_mfa.verifier.companion import Child  # noqa: PLC0415 - start-up cost, see once.py
     from pam_mfa.verifier.listening import activated_listeners, own_listeners  # noqa: PLC0415
     from pam_mfa.verifier.server import ROOT_LIMITS  # noqa: PLC0415
@@ -131,6 +141,7 @@ def _run_daemon(layout: Layout) -> None:
 
 
 def _run_child(descriptor: int, layout: Layout) -> None:
+    _spare_tls()
     from pam_mfa.verifier.companion import Parent  # noqa: PLC0415 - start-up cost, see once.py
     from pam_mfa.verifier.server import SELF_LIMITS  # noqa: PLC0415
 

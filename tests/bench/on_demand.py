@@ -67,7 +67,6 @@ turn("verification")
 timed("leaving the caller", surroundings, "leave_caller")
 timed("leaving the caller", verifier, "drop_privileges")
 timed("policy", PolicyFile, "current")
-timed("seal key", embedded.EmbeddedStore, "open")
 timed("devices", embedded.EmbeddedStore, "read_enrollment")
 timed("state and record, durable", embedded.EmbeddedStore, "commit")
 timed("waiting for the module", once, "receive_packet")
@@ -79,10 +78,9 @@ print(json.dumps(took))
 STEPS = {
     "interpreter": "the bare interpreter's start",
     "imports": "what a login imports",
-    "leaving the caller": "the caller's surroundings and root's rights left behind",
+    "leaving the caller": "rights and surroundings left; mostly the kernel's change of cgroup",
     "policy": "the policy read and parsed",
-    "seal key": "the seal key read",
-    "devices": "the user's devices read, parsed and unsealed; the state opened",
+    "devices": "the user's devices read, parsed and unsealed; seal key and state opened",
     "verification": "all else: request, decision, codes, frames",
     "state and record, durable": "judged, and on disk",
     "waiting for the module": "waiting for the answer; 0 where nobody types",

@@ -137,14 +137,14 @@ class Product:
                 [str(program), "--root", str(self._root)], stdout=output, stderr=output
             )
         deadline = time.monotonic() + START_UP_LIMIT
-        while not _is_listening(self._root / "run/pam_mfa/verify.sock"):
+        while not is_listening(self._root / "run/pam_mfa/verify.sock"):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
                 raise BenchmarkError(f"pam-mfad does not listen under {self._root}: {tail}")
             time.sleep(0.05)
 
 
-def _is_listening(path: Path) -> bool:
+def is_listening(path: Path) -> bool:
     """Return whether something accepts connections on this socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         try:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,26 @@ class Database:
     def stop(self, mode: str = "fast") -> None:
         """Stop it; ``immediate`` is as if it was killed."""
         run(_PROGRAMS / "pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
+
+    def follow(self, primary: "Database") -> None:
+        """Become a streaming replica of another, and have it wait for this one's disk."""
+        run(
+            _PROGRAMS / "pg_basebackup", "-h", primary.folder, "-p", primary.port, "-D", self.data,
+            "-R", "-X", "stream", "-c", "fast",
+        )  # fmt: skip
+        with (self.data / "postgresql.conf").open("a", encoding="ascii") as out:
+            out.write(f"port = {self.port}\n")
+        self.start()
+        primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 20
+        while not primary.execute("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"):
+            assert time.monotonic() < deadline, "the replica does not follow"
+            time.sleep(0.05)
+
+    def promote(self) -> None:
+        """Take writes from now on."""
+        run(_PROGRAMS / "pg_ctl", "-D", self.data, "-w", "promote")
 
     def execute(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Ask as the owner."""

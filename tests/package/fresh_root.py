@@ -59,12 +59,14 @@ def make_base(path: Path) -> None:
 
 def build_package(directory: Path) -> Path:
     """Build the package by packaging/build-deb; return its path."""
-    subprocess.run(
+    done = subprocess.run(
         [REPOSITORY / "packaging/build-deb", directory],
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
         timeout=300,
     )
+    assert done.returncode == 0, done.stderr
     return next(directory.glob("pam-mfa_*.deb"))
 
 

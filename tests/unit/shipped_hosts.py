@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host with a log, and a directory to ship it to."""
+"""A host with a log, a directory to ship it to, and shippers that are killed."""
 
+import itertools
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pam_mfa.audit_shipping import Shipper
 from pam_mfa.audit_shipping.file_sink import FileSink
@@ -48,3 +53,33 @@ class Host:
     def sign(self) -> SignOfLife:
         """Return the sign of life."""
         return parse_sign((self.target / f"{self.claim.host}.alive.json").read_bytes())
+
+
+def kill_at(name: str, number: int, *, is_half: bool) -> None:
+    """Have this process killed at the so-many-th call, a write after half of its bytes."""
+    calls = itertools.count(1)
+    original: Callable[..., Any] = getattr(os, name)
+
+    def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        if next(calls) == number:
+            if is_half and name == "write":
+                original(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+            elif is_half:
+                original(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    setattr(os, name, call)
+
+
+def ship_killed(host: Host, name: str, number: int, *, is_half: bool) -> bool:
+    """Ship in a process that is killed; return whether it was."""
+    child = os.fork()
+    if not child:
+        try:
+            kill_at(name, number, is_half=is_half)
+            host.ship()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)

@@ -8,14 +8,12 @@ import itertools
 import json
 import os
 import resource
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from audit_logs import LogMaker, make_lines, write_log
-from shipped_hosts import Host
+from shipped_hosts import Host, ship_killed
 
 from pam_mfa.audit import Head
 from pam_mfa.audit_shipping import Chain
@@ -111,6 +109,31 @@ def test_written_into_the_old_file_after_a_rotation(host: Host) -> None:
     assert (LINES, []) == (host.copy(), host.told)
 
 
+def test_file_with_the_number_of_an_old_one(host: Host) -> None:
+    """A new log on the old one's inode, as after a rotation and packing, is not taken for it."""
+    write_log(host.log, LINES[:5])
+    sink, shipper = host.open()
+    shipper.ship()
+    number = host.log.stat().st_ino
+    write_log(host.log.with_name("audit.jsonl.1.gz"), [gzip.compress(b"".join(LINES[:9]))])
+    write_log(host.log, LINES[9:])  # the same inode, and longer than it was
+    assert number == host.log.stat().st_ino
+    assert 25 == shipper.ship()
+    sink.close()
+    assert (LINES, []) == (host.copy(), host.told)
+
+
+def test_copy_of_a_part(host: Host) -> None:
+    """Where a copy of a part ends with what the target has, the original has what follows."""
+    write_log(host.log.with_name("audit.jsonl.1"), LINES[:20])
+    write_log(host.log.with_name("audit.jsonl-20200101"), LINES[:12])
+    write_log(host.log.with_name("audit.jsonl-20200102"), LINES[7:12])
+    write_log(host.log, LINES[20:])
+    (host.target / "web1.jsonl").write_bytes(b"".join(LINES[:12]))
+    assert 18 == host.ship()
+    assert (LINES, []) == (host.copy(), host.told)
+
+
 def test_while_a_file_is_packed(host: Host) -> None:
     """A half-packed file beside its original is left alone."""
     write_log(host.log.with_name("audit.jsonl.1"), LINES[:20])
@@ -153,36 +176,6 @@ def test_line_that_is_none(host: Host) -> None:
 
 
 KILLED_IN = ("write", "fdatasync", "fsync", "rename", "link", "open")
-
-
-def kill_at(name: str, number: int, *, is_half: bool) -> None:
-    """Have this process killed at the so-many-th call, a write after half of its bytes."""
-    calls = itertools.count(1)
-    original: Callable[..., Any] = getattr(os, name)
-
-    def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
-        if next(calls) == number:
-            if is_half and name == "write":
-                original(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
-            elif is_half:
-                original(*arguments, **options)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*arguments, **options)
-
-    setattr(os, name, call)
-
-
-def ship_killed(host: Host, name: str, number: int, *, is_half: bool) -> bool:
-    """Ship in a process that is killed; return whether it was."""
-    child = os.fork()
-    if not child:
-        try:
-            kill_at(name, number, is_half=is_half)
-            host.ship()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
 
 
 @pytest.mark.parametrize("is_half", [False, True])

@@ -64,6 +64,19 @@ def not_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
 
 
+def test_command_brings_no_other() -> None:
+    """Whoever runs one command does not wait for what others import; each has its own name."""
+    program = (
+        "import sys; import pam_mfa.cli.__main__ as main; "
+        "print(*(one for one in sys.modules if one.startswith('pam_mfa.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    rooms = {name.split(".")[1] for name in done.stdout.split()}
+    assert set() == rooms & {"audit_reading", "doctor", "importing", "switching"}
+    assert list(commands.commands) == [command.name for command in commands.commands.values()]
+
+
 @pytest.mark.parametrize("path", list(find_commands(commands)), ids=" ".join)
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help(run: Run, path: Command, option: str) -> None:

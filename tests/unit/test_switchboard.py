@@ -212,6 +212,20 @@ def test_file_gone_between_on_and_off(tree: HostTree, board: Switchboard) -> Non
     assert not (tree.services / "sudo").exists()
 
 
+def test_directory_in_the_place_of_a_file(tree: HostTree, board: Switchboard) -> None:
+    """Where a service's file has become a directory, it is named, and every other one is undone."""
+    before = tree.service("su")
+    board.turn_on(tree.plan("sudo", "su"), "root", 0)
+    (tree.services / "sudo").unlink()
+    (tree.services / "sudo").mkdir()
+    with pytest.raises(
+        RefusedError, match="sudo is not a regular file; everything else was undone"
+    ):
+        board.turn_off(("all",), is_forced=True)
+    assert before == tree.service("su")
+    assert {"sudo"} == set(board.read())
+
+
 def test_file_gone_is_brought_back_by_force(tree: HostTree, board: Switchboard) -> None:
     """By force the file is there again as it was."""
     board.turn_on(tree.plan("sudo"), "root", 0)

@@ -2,11 +2,14 @@
 """Fixtures of the layer vm: one guest for the whole run, with the product in it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from package.fresh_root import build_package, make_newer
 
 from vm.console import Console
 from vm.guest import Guest
+from vm.packaged import Packaged
 from vm.product import Product, install_product
 
 
@@ -41,3 +44,22 @@ def console(guest: Guest) -> Iterator[Console]:
     """Stand somebody before tty1's login prompt."""
     with Console(guest) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the Debian package."""
+    return build_package(tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture(scope="session")
+def newer(package: Path) -> Path:
+    """Give the package of a newer version."""
+    return make_newer(package, package.parent)
+
+
+@pytest.fixture(scope="session")
+def packaged(package: Path) -> Iterator[Packaged]:
+    """Boot a second guest, and install the package there."""
+    with Guest() as started:
+        yield Packaged.install(started, package)

@@ -60,7 +60,8 @@ class Guest:
             self._qemu = Qemu(setting, Path(folder), self._start)
             cleanup.callback(self._qemu.close)
             cleanup.callback(self._disconnect)
-            self._await_boot()
+            if self._start.is_awaited:
+                self.await_boot()
             self._cleanup = cleanup.pop_all()
         return self
 
@@ -155,13 +156,13 @@ class Guest:
         self.run("systemctl reboot", check=False)
         self._qemu.await_reset()
         self._disconnect()
-        self._await_boot()
+        self.await_boot()
 
     def cut_power(self) -> None:
         """Have the machine start again without a word to it; wait as at the first start."""
         self._qemu.reset()
         self._disconnect()
-        self._await_boot()
+        self.await_boot()
 
     def save(self, name: str) -> None:
         """Keep everything as it is, for `restore`."""
@@ -171,7 +172,7 @@ class Guest:
         """Bring back what was saved under this name, with the clock of now."""
         self._disconnect()
         self._qemu.restore(name)
-        self._await_banner()
+        self._await_banner(CONTROL_PORT)
         self._connect()
         self.set_clock(time.time())
 
@@ -193,24 +194,29 @@ class Guest:
         line = command if isinstance(command, str) else shlex.join(command)
         return [*self._ssh(), *options, "root@127.0.0.1", line]
 
-    def _await_boot(self) -> None:
-        self._await_banner()
+    def await_boot(self) -> None:
+        """Wait until systemd has started everything, and the way in is open."""
+        self._await_banner(CONTROL_PORT)
         self._connect()
         self.run("systemctl is-system-running --wait", timeout=BOOT_SECONDS, check=False)
         self.set_clock(time.time())
 
-    def _await_banner(self) -> None:
-        """Wait until the control port answers as sshd does."""
+    def await_sshd(self) -> None:
+        """Wait until the sshd under test answers."""
+        self._await_banner(SSHD_PORT)
+
+    def _await_banner(self, port: int) -> None:
+        """Wait until a port answers as sshd does."""
         deadline = time.monotonic() + BOOT_SECONDS
-        while not self._is_answering():
+        while not self._is_answering(port):
             self._qemu.require_running()
             if time.monotonic() > deadline:
                 raise HostError(f"the guest did not boot: {self._qemu.log_text()}")
             time.sleep(0.05)
 
-    def _is_answering(self) -> bool:
+    def _is_answering(self, port: int) -> bool:
         # QEMU accepts every connection; it is the guest's own first word that counts.
-        address = ("127.0.0.1", self._host_port(CONTROL_PORT))
+        address = ("127.0.0.1", self._host_port(port))
         with contextlib.suppress(OSError), socket.create_connection(address, timeout=1) as probe:
             return probe.recv(4) == b"SSH-"
         return False

@@ -47,6 +47,7 @@ class Start(NamedTuple):
     disk: Path | None = None  # of another guest (`Qemu.copy_disk`), which is not changed
     words: str = ""  # behind the kernel's line, as somebody types them in a boot menu
     second_disk: Path | None = None  # such a one, beside the root file system
+    is_awaited: bool = True  # False: it comes to no boot by itself
 
 
 class Forward(NamedTuple):

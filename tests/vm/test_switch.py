@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pam-mfa switch`` where systemd runs: it undoes itself by a timer, and at the boot."""
+"""``pam-mfa switch`` of an installation from source, whose unit at boot is enabled by hand."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,6 @@ import pytest
 
 from vm.guest import Guest
 from vm.product import PREFIX, Product
-from vm.terminal import await_true
 
 FILE = "/etc/pam.d/su"
 UNIT = "pam-mfa-switch.service"
@@ -27,16 +26,6 @@ def switch_on(product: Product, within: str) -> None:
     """Switch su on, whoever could be locked out."""
     product.command("switch", "on", "su", "--yes", "--force", "--confirm-within", within)
     assert "pam_mfa.so" in product.guest.output(["cat", FILE])
-
-
-def test_timer(product: Product, before: str) -> None:
-    """A switch that nobody confirms is undone by systemd, byte for byte, and it is logged."""
-    guest = product.guest
-    switch_on(product, "10s")
-    assert "pam-mfa-switch" in guest.output(["systemctl", "list-timers", "--all", "--no-pager"])
-    assert await_true(lambda: guest.output(["sha256sum", FILE]) == before, 60.0)
-    told = ["journalctl", "--identifier=pam-mfa", "--output=cat", "--no-pager"]
-    assert await_true(lambda: "su" in guest.output(told))
 
 
 def test_boot(product: Product, before: str, guest: Guest) -> None:

@@ -353,9 +353,9 @@ class FleetStore:
 
     def close(self) -> None:
         """Close the files, and let go of the database."""
-        self._links.drop_idle()
         with self._ledger_lock:
             self._ledger.close()
+        self._links.drop_idle()  # last: a checkpoint at the end may have asked for the fleet's keys
 
     def _open_signing_key(self) -> "SigningKey":
         from pam_mfa.store.signing import load_signing_key  # noqa: PLC0415 - start-up cost

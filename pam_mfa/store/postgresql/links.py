@@ -18,7 +18,7 @@ from psycopg import errors
 from psycopg.abc import PQGen
 from psycopg.conninfo import make_conninfo
 
-from pam_mfa.errors import StateError, UnreachableError
+from pam_mfa.errors import NoRightError, StateError, UnreachableError
 from pam_mfa.policy import Account, StoreRules
 from pam_mfa.store.postgresql.reach import is_silence
 from pam_mfa.store.postgresql.schema import VERSION
@@ -110,22 +110,25 @@ class Links:
                 hint="The database is too slow for the logins that there are. "
                 "See: pam-mfa store status",
             )
-        link: Link | None = None
+        try:
+            link = self._borrow(deadline)
+            try:
+                yield link
+            except psycopg.Error as error:
+                link.close()
+                raise self.translate(error) from error
+            finally:
+                self._take_back(link)
+        finally:
+            self._places.release()
+
+    def _borrow(self, deadline: float) -> Link:
         try:
             link = self._take() or self._connect()
-            link.deadline = deadline
-            yield link
-            self._give(link)
         except psycopg.Error as error:
             raise self.translate(error) from error
-        except BaseException:
-            if link is not None:
-                self._take_back(link)
-            raise
-        finally:
-            if link is not None and link not in self._idle:
-                link.close()
-            self._places.release()
+        link.deadline = deadline
+        return link
 
     @property
     def place(self) -> str:
@@ -151,22 +154,23 @@ class Links:
         return None
 
     def _take_back(self, link: Link) -> None:
-        """End a transaction that somebody has given up, so that the connection can be kept."""
-        with contextlib.suppress(psycopg.Error):
-            if link.info.transaction_status in _IN_TRANSACTION:
-                link.ask(Question("ROLLBACK"))
-            self._give(link)
+        """Keep a connection whose transaction has ended, or can be; close every other one.
 
-    def _give(self, link: Link) -> None:
-        if link.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
-            return
-        link.used_at = time.monotonic()
-        with self._lock:
-            self._idle.append(link)
+        Once it is among the idle ones, another thread may have it: it is not touched any more.
+        """
+        with contextlib.suppress(psycopg.Error):
+            if not link.closed and link.info.transaction_status in _IN_TRANSACTION:
+                link.ask(Question("ROLLBACK"))
+            if link.info.transaction_status is psycopg.pq.TransactionStatus.IDLE:
+                link.used_at = time.monotonic()
+                with self._lock:
+                    self._idle.append(link)
+                return
+        link.close()
 
     def _connect(self) -> Link:
         for name in [name for name in os.environ if name.startswith("PG")]:
-            del os.environ[name]  # libpq would take more of them than policy has said
+            os.environ.pop(name, None)  # libpq would take more of them than policy has said
         link = Link.connect(
             make_conninfo(**self._parameters()),
             autocommit=True,
@@ -233,7 +237,11 @@ class Links:
     def translate(self, error: psycopg.Error) -> StateError:
         """Return what a failure means, in a sentence and with what to do next."""
         what, hint = _explain(error, self._account.user)
-        kind = UnreachableError if is_silence(error.sqlstate, str(error)) else StateError
+        kind = StateError
+        if isinstance(error, errors.InsufficientPrivilege):
+            kind = NoRightError
+        elif is_silence(error.sqlstate, str(error)):
+            kind = UnreachableError
         return kind(f"{self.place}: {what}", hint=hint)
 
 
