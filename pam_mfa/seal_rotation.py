@@ -110,8 +110,7 @@ class SealRotation:
         Raises:
             RefusedError: something is sealed by one: by another host.
         """
-        self._require_unneeded(self.ring.staged)
-        return self._change(key_ring.unstage)
+        return self._take_away(self.ring.staged)
 
     def use(self, progress: Progress = _show_nothing) -> Rotated:
         """Have the newest key seal, and seal everything by it; old keys stay, to open.
@@ -128,8 +127,15 @@ class SealRotation:
         Raises:
             RefusedError: something is sealed by one of them, or cannot be read.
         """
-        self._require_unneeded(self.ring.old)
-        return self._change(key_ring.retire)
+        return self._take_away(self.ring.old)
+
+    def _take_away(self, names: tuple[str, ...]) -> KeyRing:
+        """Take away these keys, and none that another process has made old meanwhile.
+
+        That one was not looked for, and may be what everything is sealed by.
+        """
+        self._require_unneeded(names)
+        return self._change(lambda ring: key_ring.without(ring, names))
 
     def foretell(self, step: str) -> bytes:
         """Return the bytes of the ring as it would be after a step, for a credential.
@@ -182,7 +188,9 @@ class SealRotation:
     def _adopt(self, other: KeyRing) -> KeyRing:
         """Take another host's ring in the place of this host's own."""
 
-        def adopt(_ring: KeyRing) -> KeyRing:
+        def adopt(ring: KeyRing) -> KeyRing:
+            if not self._is_new_host():  # somebody was enabled since it was looked at
+                return key_ring.join(ring, other)
             # The log's key first: killed behind it, the next run begins with it again.
             Resealing(self._store, self._layout, _show_nothing).hand_over(Sealer(other))
             return other

@@ -202,7 +202,9 @@ class FileSink:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.close()
-            raise RefusedError(
+            # Not a refusal, which the service takes for its end: whoever may read the file, and
+            # not only a shipper, can hold it for a while.
+            raise BrokenSystemError(
                 f"another process ships this host's records to {self._directory}",
                 hint="See: systemctl status pam-mfa-audit-ship",
             ) from error

@@ -5,6 +5,7 @@ A target that can be asked is believed; then this shows whether the target has l
 For one that cannot be asked, as syslog, it is all that is known.
 """
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -54,8 +55,14 @@ class Positions:
         Raises:
             BrokenSystemError: it cannot be written.
         """
-        self._targets()[self._target] = [chain.number, *chain.head]
-        self._write()
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)  # a shipper to another target writes here, too
+            self._all = {**self._all, **self._read()}
+            self._targets()[self._target] = [chain.number, *chain.head]
+            self._write()
+        finally:
+            os.close(directory)
 
     def _targets(self) -> dict[str, Any]:
         found = self._all.setdefault("targets", {})

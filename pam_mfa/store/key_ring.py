@@ -12,7 +12,7 @@ A file of 32 bytes is a ring of one key, as every host begins.
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from pam_mfa.errors import BrokenSystemError, RefusedError
@@ -195,7 +195,7 @@ def join(ring: KeyRing, other: KeyRing) -> KeyRing:
 
 def unstage(ring: KeyRing) -> KeyRing:
     """Take the keys back that never sealed."""
-    return ring._replace(keys=tuple(key for key in ring.keys if key.name not in ring.staged))
+    return without(ring, ring.staged)
 
 
 def use_newest(ring: KeyRing) -> KeyRing:
@@ -205,5 +205,11 @@ def use_newest(ring: KeyRing) -> KeyRing:
 
 def retire(ring: KeyRing) -> KeyRing:
     """Take away the keys that do not seal any more."""
-    kept = tuple(key for key in ring.keys if key.name not in ring.old)
-    return ring._replace(keys=kept, first="" if ring.first in ring.old else ring.first)
+    return without(ring, ring.old)
+
+
+def without(ring: KeyRing, names: Collection[str]) -> KeyRing:
+    """Take these keys away, but never the one that seals."""
+    gone = {name for name in names if name != ring.used}
+    kept = tuple(key for key in ring.keys if key.name not in gone)
+    return ring._replace(keys=kept, first="" if ring.first in gone else ring.first)

@@ -18,8 +18,7 @@ from pam_mfa.errors import DocumentError, NoRightError, SealError, UnsafeFileErr
 from pam_mfa.store import AdministratorsStore, Change, Claim, Entry, Inventory, StoredToken
 from pam_mfa.store.files import read_file, remove_drafts, replace_file
 from pam_mfa.store.layout import Layout
-from pam_mfa.store.seal import Sealer
-from pam_mfa.store.signing import SEALED_SIZE_MAX, SIGNING_KEY
+from pam_mfa.store.seal import SIGNING_KEY, SIGNING_KEY_SIZE_MAX, Sealer
 
 _Item = TypeVar("_Item")
 _BATCH = 100  # of files, or of tokens, while others wait for their lock
@@ -117,7 +116,7 @@ def _read_signing_key(layout: Layout) -> str:
     owners = {os.geteuid()}
     try:
         data = read_file(
-            layout.signing_key, owners=owners, forbidden=0o077, size_max=SEALED_SIZE_MAX
+            layout.signing_key, owners=owners, forbidden=0o077, size_max=SIGNING_KEY_SIZE_MAX
         )
     except FileNotFoundError:
         return ""

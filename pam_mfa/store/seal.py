@@ -27,6 +27,8 @@ NONCE_BYTES = 12  # NIST SP 800-38D, 8.2.1
 _TAG_BYTES = 16  # NIST SP 800-38D, 5.2.1.2
 CREDENTIAL = "pam-mfa.seal"
 FIRST = "first"  # the name of a first key that is in no ring any more
+SIGNING_KEY = ("?", "audit/signing-key")  # what the log's key is bound to: no user, no device
+SIGNING_KEY_SIZE_MAX = 1024  # bytes, sealed
 _FIRST_PREFIX = "sealed:v1:"
 _PREFIX = re.compile(r"sealed:(?:v1|v2:(?P<key>[0-9a-f]{8})):", re.ASCII)
 

@@ -15,10 +15,8 @@ from pam_mfa.errors import BrokenSystemError, UnsafeFileError
 from pam_mfa.secret import Secret
 from pam_mfa.store.files import create_file, read_file, replace_file
 from pam_mfa.store.layout import Layout
-from pam_mfa.store.seal import Sealer
+from pam_mfa.store.seal import SIGNING_KEY, SIGNING_KEY_SIZE_MAX, Sealer
 
-SIGNING_KEY = ("?", "audit/signing-key")  # what the sealed key is bound to: no user, no device
-SEALED_SIZE_MAX = 1024  # bytes
 _RAW = serialization.Encoding.Raw
 _PEM = serialization.Encoding.PEM
 
@@ -68,7 +66,9 @@ def load_signing_key(layout: Layout, sealer: Sealer) -> SigningKey:
 def _read_key(layout: Layout, sealer: Sealer) -> SigningKey | None:
     path = layout.signing_key
     try:
-        text = read_file(path, owners={os.geteuid()}, forbidden=0o077, size_max=SEALED_SIZE_MAX)
+        text = read_file(
+            path, owners={os.geteuid()}, forbidden=0o077, size_max=SIGNING_KEY_SIZE_MAX
+        )
     except FileNotFoundError:
         return None
     try:
@@ -86,7 +86,7 @@ def _publish(layout: Layout, key: SigningKey) -> None:
     """Put the public key beside it, for whoever verifies."""
     try:
         data = read_file(
-            layout.public_key, owners={os.geteuid()}, forbidden=0o022, size_max=SEALED_SIZE_MAX
+            layout.public_key, owners={os.geteuid()}, forbidden=0o022, size_max=SIGNING_KEY_SIZE_MAX
         )
     except (FileNotFoundError, UnsafeFileError):
         data = b""

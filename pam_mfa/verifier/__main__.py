@@ -18,6 +18,7 @@ from pam_mfa.store.layout import Layout, drop_privileges, make_run_directory
 from pam_mfa.store.opening import open_serving_store
 from pam_mfa.verification import Machine
 from pam_mfa.verifier import journal
+from pam_mfa.verifier.confinement import hide_memory, keep_to_store
 from pam_mfa.verifier.conversation import Services, follow_policy
 from pam_mfa.verifier.login_session import is_remote
 from pam_mfa.verifier.policy_file import PolicyFile
@@ -73,6 +74,7 @@ def _run(arguments: list[str]) -> int:
 
 def _open_services(layout: Layout, *, is_daemon: bool) -> Services:
     drop_privileges()
+    hide_memory()
     # On demand it is opened when it is needed: a rule that skips needs none.
     store = open_serving_store(layout)
     machine = Machine(os.uname().nodename, os.urandom, _open_keys, is_remote, locate)
@@ -106,6 +108,7 @@ def _run_once(descriptor: int, layout: Layout) -> None:
         leave_caller()
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(OSError):
         services = _open_services(layout, is_daemon=False)
+        keep_to_store(layout)
         try:
             serve_once(connection, services)  # OSError: the caller is gone
         finally:

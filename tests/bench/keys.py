@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER.parent), str(FOLDER.parent / "login")]
 
 from vm.guest import Guest  # noqa: E402 - found by the path above
-from vm.product import install_product  # noqa: E402
+from vm.product import install_product, made_for_guests  # noqa: E402
 from vm.software_key import install_software_keys  # noqa: E402
 
 LIBRARIES = "/opt:/opt/pam-mfa/lib/python"
@@ -87,8 +87,8 @@ def report_hotplug(waits: list[list[float]], slower: float) -> None:
 def main() -> None:
     """Boot, measure, print."""
     rounds = parse_options().rounds
-    with Guest() as guest:
-        install_product(guest)
+    with made_for_guests() as made, Guest() as guest:
+        install_product(guest, made)
         install_software_keys(guest)
         guest.put(FOLDER, "/opt/bench")
         command = ["env", f"PYTHONPATH={LIBRARIES}", "python3", "/opt/bench/key_logins.py"]

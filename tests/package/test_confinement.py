@@ -83,4 +83,4 @@ def test_apparmor_profile_compiles() -> None:
         capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "pam-mfad\n"), done.stderr
-    assert "flags=(complain)" in profile.read_text()
+    assert "flags=(complain,attach_disconnected)" in profile.read_text()

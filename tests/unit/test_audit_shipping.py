@@ -19,9 +19,11 @@ from pam_mfa.audit import Head
 from pam_mfa.audit_shipping import Chain
 from pam_mfa.audit_shipping.file_sink import FileSink
 from pam_mfa.audit_shipping.hosts import SignOfLife, parse_claim
+from pam_mfa.audit_shipping.position import Positions
 from pam_mfa.errors import BrokenSystemError, RefusedError
 
 LINES = make_lines(30)
+NAMES = ("directory:/a", "syslog:/dev/log")
 
 
 @pytest.fixture
@@ -391,12 +393,22 @@ def test_drafts_of_the_killed(host: Host) -> None:
 
 
 def test_second_shipper(host: Host) -> None:
-    """Two processes do not ship for one host at once."""
+    """Two processes do not ship for one host at once; the second one may try again."""
     sink, _ = host.open()
-    with pytest.raises(RefusedError, match="another process"):
+    with pytest.raises(BrokenSystemError, match="another process"):
         host.open()
     sink.close()
     host.open()[0].close()
+
+
+def test_two_targets_at_once(tmp_path: Path) -> None:
+    """Shippers to two targets leave each other's places alone."""
+    path = tmp_path / "shipped.json"
+    one, other = Positions(path, NAMES[0]), Positions(path, NAMES[1])
+    first, second = Chain(1, Head(5, "a" * 64)), Chain(1, Head(9, "b" * 64))
+    other.put(second)
+    one.put(first)
+    assert (first, second) == tuple(Positions(path, each).get() for each in NAMES)
 
 
 @pytest.mark.parametrize("name", ["../etc/passwd", ".hidden", "a+2", "web1.jsonl", "ö b"])

@@ -28,6 +28,7 @@ from pam_mfa.store import Enrollment, Standing
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.key_ring import format_ring, parse_ring, ring_of
 from pam_mfa.store.layout import Layout
+from pam_mfa.store.resealing import Census, Resealing
 from pam_mfa.store.seal import CREDENTIAL
 from pam_mfa.store.signing import load_signing_key
 from pam_mfa.token_stock import TokenStock
@@ -435,3 +436,50 @@ def test_verification_is_remembered_over_it(host: Host) -> None:
     (after,) = host.store.read_enrollment("alice").devices
     assert before.device != after.device
     assert hash_device(before.device) == hash_device(after.device)
+
+
+def test_key_made_old_while_another_process_retires(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rotation that begins behind another's count of what is needed loses it no key."""
+    host.rotation.stage()
+    host.rotation.use()
+    count = host.rotation.take_census
+
+    def count_then_others_rotate() -> Census:
+        census = count()
+        other = open_host(host.layout)
+        other.rotation.stage()
+        # Killed before it has sealed anything anew: all is sealed by what is an old key now.
+        monkeypatch.setattr(Resealing, "carry_out", lambda _: 0)
+        other.rotation.use()
+        return census
+
+    monkeypatch.setattr(host.rotation, "take_census", count_then_others_rotate)
+    ring = host.rotation.finish()
+    assert 2 == len(ring.keys)
+    monkeypatch.undo()
+    host = open_host(host.layout)
+    assert 1 == len(host.rotation.rotate().ring.keys)
+    assert not host.rotation.take_census().holders
+
+
+def test_device_enabled_while_a_ring_is_taken(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first device that is enabled while another ring is taken keeps the key that sealed it."""
+    new = open_host(make_layout(tmp_path / "new"))
+    look = new.rotation._is_new_host  # noqa: SLF001 - the moment between look and change
+    looks: list[bool] = []
+
+    def look_then_enable() -> bool:
+        looks.append(look())
+        if len(looks) == 1:
+            open_host(new.layout).enable("dave")
+        return looks[-1]
+
+    monkeypatch.setattr(new.rotation, "_is_new_host", look_then_enable)
+    with pytest.raises(RefusedError, match="another fleet"):
+        new.rotation.stage(host.rotation.ring)
+    assert [True, False] == looks
+    assert not new.rotation.take_census().holders

@@ -10,14 +10,21 @@ from package.fresh_root import build_package, make_newer
 from vm.console import Console
 from vm.guest import Guest
 from vm.packaged import Packaged
-from vm.product import Product, install_product
+from vm.product import Product, install_product, made_for_guests
 
 
 @pytest.fixture(scope="session")
-def guest() -> Iterator[Guest]:
+def made() -> Iterator[Path]:
+    """Install once for all guests, in a folder of this machine."""
+    with made_for_guests() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def guest(made: Path) -> Iterator[Guest]:
     """Boot a guest whose sshd, sudo and login ask for a password and a code."""
     with Guest() as started:
-        install_product(started)
+        install_product(started, made)
         yield started
 
 

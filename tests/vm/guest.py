@@ -164,6 +164,10 @@ class Guest:
         self._disconnect()
         self.await_boot()
 
+    def kill(self) -> None:
+        """End the machine at once; it does not start again."""
+        self._qemu.kill()
+
     def save(self, name: str) -> None:
         """Keep everything as it is, for `restore`."""
         self._qemu.save(name)

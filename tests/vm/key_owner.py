@@ -66,6 +66,11 @@ class KeyOwner:
         about = ("--identifier=pam-mfad", "--output=cat", f"--since=@{self._began}")
         return self.product.guest.output(["journalctl", *about])
 
+    def kernel_messages(self) -> str:
+        """Return what the kernel has said since the beginning."""
+        about = ("--dmesg", "--output=cat", f"--since=@{self._began}")
+        return self.product.guest.output(["journalctl", *about])
+
     def may_open(self, node: str, *users: str) -> list[bool]:
         """Return which of these users may open a node for writing."""
         tried = [

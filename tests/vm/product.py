@@ -4,9 +4,11 @@
 Owns the way of the installed files into the guest, and the product's state between two tests.
 """
 
+import contextlib
 import json
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +134,9 @@ class Product:
         return self.guest.run(["systemctl", "is-active", unit], check=False).stdout.strip()
 
 
-def install_product(guest: Guest) -> Product:
-    """Install into a guest that has no product yet.
-
-    Raises:
-        HostError: the guest's Python is another than this machine's, for which packages are built.
-    """
-    _require_same_python(guest)
+@contextlib.contextmanager
+def made_for_guests() -> Iterator[Path]:
+    """Install for the prefix of the units; give the folder that is to stand in its place."""
     with tempfile.TemporaryDirectory(prefix="pam-mfa-opt-", dir="/var/tmp") as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)
@@ -149,7 +147,17 @@ def install_product(guest: Guest) -> Product:
             ],
             timeout=300,
         )
-        guest.put(folder / Path(PREFIX).name, PREFIX)
+        yield folder / Path(PREFIX).name
+
+
+def install_product(guest: Guest, made: Path) -> Product:
+    """Install into a guest that has no product yet.
+
+    Raises:
+        HostError: the guest's Python is another than this machine's, for which packages are built.
+    """
+    _require_same_python(guest)
+    guest.put(made, PREFIX)
     guest.run(_SET_UP)
     return Product(guest)
 

@@ -23,6 +23,8 @@ PACKAGES = (
     *("fido2-tools", "libpam-u2f", "pamu2fcfg", "python3-cryptography"),
     # A host program that is not root's, and the initial file system's only program.
     *("pamtester", "busybox-static"),
+    # Loads AppArmor profiles; the kernel has AppArmor on by itself.
+    "apparmor",
 )
 _UNWANTED_FILES = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
 # Timers that would work behind a test's back, and mounts and modules that only cost boot time.
@@ -33,6 +35,8 @@ _MASKED_UNITS = (
     *("dev-hugepages.mount", "dev-mqueue.mount", "sys-fs-fuse-connections.mount"),
     *("modprobe@drm.service", "modprobe@dm_mod.service", "modprobe@loop.service"),
     *("modprobe@efi_pstore.service", "modprobe@fuse.service", "serial-getty@.service"),
+    # Debian's own profiles; and every record of the kernel's audit in the journal.
+    *("apparmor.service", "systemd-journald-audit.socket"),
 )
 _CONTROL_SSH = "/etc/ssh/control_sshd_config"
 _FILES = {

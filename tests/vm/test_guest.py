@@ -3,6 +3,7 @@
 
 import contextlib
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ PASSWORD = ("[Pp]assword.*: $", PASSWORDS[ALICE])
 REFUSED = 255  # ssh's own status
 INSIDE = Path(__file__).resolve().parent / "inside"
 PATIENCE = 30.0  # seconds
+MOST_EXPOSED = 1.5  # as systemd-analyze counts
 NODE = "/dev/hidraw0"  # of the only key there is
 # What a program under the settings of the daemon's unit tries, and systemctl's status then.
 REACHED = {
@@ -159,7 +161,7 @@ def test_user_verifies_itself(product: Product, secret: str) -> None:
 
 
 def test_confinement(product: Product, secret: str) -> None:
-    """Both processes of the daemon run without root, capabilities or homes."""
+    """Both processes of the daemon run without root, capabilities, homes or readable memory."""
     ssh_login(product.guest.ssh_port, ALICE, [PASSWORD, *typed(totp(secret))])
     guest = product.guest
     service_user = guest.output("id -u pam-mfa")
@@ -167,11 +169,39 @@ def test_confinement(product: Product, secret: str) -> None:
     assert len(pids) == 2
     for pid in pids:
         process = f"/proc/{pid}"
-        status = guest.output(f"grep -E '^(Uid|CapBnd|NoNewPrivs|Seccomp):' {process}/status")
-        fields = {line.split(":")[0]: line.split()[1:] for line in status.splitlines()}
-        assert (fields["Uid"], int(fields["CapBnd"][0], 16)) == ([service_user] * 4, 0)
-        assert (fields["NoNewPrivs"], fields["Seccomp"]) == (["1"], ["2"])
+        fields = dict(
+            line.split(":", 1) for line in guest.output(f"cat {process}/status").splitlines()
+        )
+        assert fields["Uid"].split() == [service_user] * 4
+        assert {int(fields[name], 16) for name in ("CapBnd", "CapEff", "CapPrm")} == {0}
+        assert (fields["NoNewPrivs"].strip(), fields["Seccomp"].strip()) == ("1", "2")
         assert guest.output(f"ls -A {process}/root/home") == ""
+        assert await_true(lambda: guest.output(f"stat -c %U {process}/mem") == "root")  # noqa: B023
+        read = guest.run(["runuser", "-u", "pam-mfa", "head", f"{process}/maps"], check=False)
+        assert (read.returncode, "Permission denied" in read.stderr) == (1, True)
+
+
+def test_exposure(product: Product) -> None:
+    """systemd-analyze finds the running unit no more exposed than is promised."""
+    command = ["systemd-analyze", "security", "--no-pager", SERVICE]
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", product.guest.output(command))
+    assert found is not None
+    assert float(found[1]) <= MOST_EXPOSED
+
+
+def test_crash_leaves_no_core(product: Product) -> None:
+    """A daemon that crashes leaves its memory nowhere, wherever the kernel is told to put cores."""
+    guest = product.guest
+    before = guest.output("sysctl -n kernel.core_pattern")
+    guest.run("mkdir -m 777 /cores; sysctl -qw kernel.core_pattern=/cores/%p")
+    try:
+        guest.run(["systemctl", "start", SERVICE])
+        guest.run(["systemctl", "kill", "--signal=SEGV", SERVICE])
+        assert await_true(lambda: product.unit_state(SERVICE) == "active")
+        guest.run("ulimit -c unlimited; kill -SEGV $$", check=False)
+        assert len(guest.output("ls /cores").split()) == 1, "the shell's, and no other"
+    finally:
+        guest.run(f"rm -rf /cores; sysctl -qw kernel.core_pattern='{before}'")
 
 
 @pytest.mark.parametrize("what", REACHED)

@@ -27,6 +27,7 @@ from pam_mfa.store.ledger import Ledger
 from pam_mfa.store.postgresql.documents import FleetDocuments
 from pam_mfa.store.postgresql.inventory import FleetInventory
 from pam_mfa.store.postgresql.links import FLEET, SLOW, Fleet, Links, Question, Row
+from pam_mfa.store.postgresql.session_marks import SessionMarks
 from pam_mfa.store.postgresql.turns import StaleLinkError, Turn, lock_of
 from pam_mfa.store.seal import Sealer, find_ring
 from pam_mfa.store.unsealing import Opened, Unsealing, Volume
@@ -71,6 +72,7 @@ class FleetStore:
         self._fleet = Fleet("", "")
         self._unsealing = Unsealing(layout, self, self._require_fleet)
         self._under_way = _UnderWay()
+        self._marks = SessionMarks(layout, lambda: self.sealer)
         self.documents = FleetDocuments(self)
 
     @property
@@ -205,7 +207,7 @@ class FleetStore:
         Raises:
             StateError: the database cannot be asked.
         """
-        return look(FleetInventory(lambda question: self.ask(question)[0]))
+        return look(FleetInventory(lambda question: self.ask(question)[0], self._marks))
 
     def ask(self, *questions: Question) -> list[list[Row]]:
         """Ask in the transaction that this thread is in, or in one of its own.
@@ -259,7 +261,7 @@ class FleetStore:
 
     def _take_turn(self, act: Callable[[Turn], _Result]) -> _Result:
         with self._links.lend(self.patience) as link:
-            before, turn = self._under_way.turn, Turn(link, self._links)
+            before, turn = self._under_way.turn, Turn(link, self._links, self._marks)
             self._under_way.turn = turn
             try:
                 return act(turn)
@@ -280,7 +282,7 @@ class FleetStore:
         under_way.events = events
         try:
             with self._links.lend(_PATIENCE) as link:
-                turn = under_way.turn = Turn(link, self._links)
+                turn = under_way.turn = Turn(link, self._links, self._marks)
                 turn.ask(Question(_TAKE_TURNS))
                 yield
                 turn.end(())

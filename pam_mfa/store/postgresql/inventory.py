@@ -8,6 +8,7 @@ from pam_mfa.oath import Algorithm, Parameters
 from pam_mfa.store.claims import StoredToken
 from pam_mfa.store.postgresql.links import Question, Row
 from pam_mfa.store.postgresql.rows import FleetRows
+from pam_mfa.store.postgresql.session_marks import SessionMarks, without_mark
 
 Ask = Callable[[Question], list[Row]]
 _LISTED = """SELECT serial_number, manufacturer, algorithm, digits, period, counter, sealed_seed,
@@ -21,14 +22,15 @@ SESSION = """SELECT user_key, type, serial_number, device_hash, service, tty, lo
 class FleetInventory:
     """What one transaction asks of tokens, fingerprints, steps and sessions."""
 
-    def __init__(self, ask: Ask) -> None:
-        """Take what asks one question within the transaction."""
+    def __init__(self, ask: Ask, marks: SessionMarks) -> None:
+        """Take what asks one question within the transaction, and what knows this host's rows."""
         self._ask = ask
+        self._marks = marks
 
     @property
     def rows(self) -> FleetRows:
         """All that is kept, for another store to take over."""
-        return FleetRows(self._ask)
+        return FleetRows(self._ask, self._marks)
 
     def find_token(self, serial_number: str) -> StoredToken | None:
         """Return a token, or None; nobody else gives it away until the transaction ends."""
@@ -103,7 +105,7 @@ class FleetInventory:
             question = Question(f"{SESSION} ORDER BY user_key, id")
         else:
             question = Question(f"{SESSION} WHERE user_key = %s ORDER BY id", (user_key,))
-        return tuple(map(verified_of, self._ask(question)))
+        return tuple(without_mark(verified_of(row)) for row in self._ask(question))
 
     def end_sessions(self, user_key: str | None = None) -> int:
         """Forget what is remembered of a user, or of everybody, at all hosts."""

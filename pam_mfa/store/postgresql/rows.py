@@ -5,7 +5,6 @@ Many rows a statement, as arrays. Of what is remembered only this host's: a veri
 where it was made.
 """
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 
 from pam_mfa.errors import StateError
@@ -15,10 +14,10 @@ from pam_mfa.oath import Algorithm, Parameters
 from pam_mfa.store.claims import StoredToken
 from pam_mfa.store.enrollment import DeviceState
 from pam_mfa.store.postgresql.links import Question, Row
+from pam_mfa.store.postgresql.session_marks import HOST, SessionMarks
 from pam_mfa.store.rows import LockRow, SeedRow, StateRow
 
 Ask = Callable[[Question], list[Row]]
-_TEXT_MAX = 256  # characters of a host's name, as where it remembers
 _STATES = "SELECT serial_number, step, drift, used_at FROM pam_mfa.used_step"
 _LOCKS = "SELECT user_key, failures, locked_until FROM pam_mfa.lock_state"
 _RAISE_STATES = """INSERT INTO pam_mfa.used_step AS old(serial_number, step, drift, used_at)
@@ -48,10 +47,10 @@ _ADD_SESSIONS = """INSERT INTO pam_mfa.mfa_session(user_key, type, serial_number
 class FleetRows:
     """All rows of one fleet."""
 
-    def __init__(self, ask: Ask) -> None:
-        """Take what asks one question within the transaction."""
+    def __init__(self, ask: Ask, marks: SessionMarks) -> None:
+        """Take what asks one question within the transaction, and what knows this host's rows."""
         self._ask = ask
-        self._host = os.uname().nodename[:_TEXT_MAX]
+        self._marks = marks
 
     def states(self) -> Sequence[StateRow]:
         """Return what is known of every device."""
@@ -75,7 +74,9 @@ class FleetRows:
 
     def sessions(self) -> Sequence[Verified]:
         """Return what is remembered of verifications at this host, the oldest first."""
-        return [verified_of(row) for row in self._ask(Question(_SESSIONS, (self._host,)))]
+        rows = self._ask(Question(_SESSIONS, (HOST,)))
+        found = [self._marks.find_own(verified_of(row)) for row in rows]
+        return [one for one in found if one is not None]
 
     def raise_states(self, rows: Iterable[StateRow]) -> None:
         """Note the use of devices."""
@@ -103,7 +104,8 @@ class FleetRows:
 
     def add_sessions(self, rows: Iterable[Verified]) -> None:
         """Remember verifications of this host that are not remembered yet."""
-        self._add(_ADD_SESSIONS, ((*one[:6], *one.place, one.at) for one in rows), self._host)
+        marked = map(self._marks.add, rows)
+        self._add(_ADD_SESSIONS, ((*one[:6], *one.place, one.at) for one in marked), HOST)
 
     def drop_inventory(self) -> None:
         """Refuse: a fleet's is not one host's to forget.

@@ -6,7 +6,6 @@ and the commit. Owns the order in which rows are locked, by user, so that no two
 other; a change that an inventory's function makes is in the same transaction.
 """
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 
@@ -18,10 +17,10 @@ from pam_mfa.mfa_age import Verified
 from pam_mfa.store.claims import Change, Claim, Known
 from pam_mfa.store.postgresql.inventory import FleetInventory, verified_of
 from pam_mfa.store.postgresql.links import Link, Links, Question, Row
+from pam_mfa.store.postgresql.session_marks import HOST, SessionMarks
 
 EACH_MAX = 64  # verifications of one user: sessions that are open at a time
 _CLOCKS_APART = 120.0  # seconds between the clocks of hosts
-_TEXT_MAX = 256  # characters of what a caller named
 _STOPPED_SECONDS = 5.0  # for which a verifier that was stopped in its turn keeps others waiting
 _LOST = ("57P", "08")  # SQLSTATE classes: the operator ended it; connection exceptions
 _LOOK = "SELECT * FROM pam_mfa.look(%s::text[], %s::text[], %s::text[], %s)"
@@ -50,15 +49,15 @@ class StaleLinkError(StateError):
 class Turn:
     """One transaction on a connection."""
 
-    def __init__(self, link: Link, links: Links) -> None:
-        """Take the connection; nothing is asked yet."""
+    def __init__(self, link: Link, links: Links, marks: SessionMarks) -> None:
+        """Take the connection, and what knows this host's rows; nothing is asked yet."""
         self.link = link
-        self.inventory = FleetInventory(lambda question: self.ask(question)[0])
+        self.inventory = FleetInventory(lambda question: self.ask(question)[0], marks)
         self.versions: dict[str, int] = {}
         """Of users' documents, as of this turn; a user without one is left out."""
         self.looked_up: set[str] = set()
         self._links = links
-        self._host = os.uname().nodename[:_TEXT_MAX]
+        self._marks = marks
         self._has_begun = False
         self._broken: Exception | None = None
 
@@ -148,7 +147,7 @@ class Turn:
         users = sorted({claim.user_key for claim in claims if claim.user_key})
         serial_numbers = sorted({one for claim in claims for one in claim.serial_numbers})
         asking = sorted({claim.user_key for claim in claims if claim.asks_memory})
-        (rows,) = self.ask(Question(_LOOK, (users, serial_numbers, asking, self._host)))
+        (rows,) = self.ask(Question(_LOOK, (users, serial_numbers, asking, HOST)))
         self.looked_up |= {*users}
         sight = _Sight()
         for kind, key, number, moment, words in rows:
@@ -159,7 +158,9 @@ class Turn:
             elif kind == "step":
                 sight.steps[key] = number
             else:
-                sight.remembered.setdefault(key, []).append(verified_of((key, *words, moment)))
+                one = self._marks.find_own(verified_of((key, *words, moment)))
+                if one is not None:
+                    sight.remembered.setdefault(key, []).append(one)
         return sight
 
     def _write(self, claim: Claim, change: Change, sight: "_Sight") -> Iterable[Question]:
@@ -192,8 +193,8 @@ class Turn:
         if memory is None:
             return
         one = memory.verified
-        texts = (text[:_TEXT_MAX] for text in (*one[:6], *one.place))
-        yield Question(_ADD_SESSION, (*texts, one.at, self._host))
+        row = self._marks.add(one)
+        yield Question(_ADD_SESSION, (*row[:6], *row.place, row.at, HOST))
         limits = (memory.now - memory.seconds, memory.now + _CLOCKS_APART)
         user = one.user_key
         yield Question(_DROP_SESSIONS, (user, *limits, user, EACH_MAX))
