@@ -58,6 +58,7 @@ class Reason(enum.StrEnum):
     TIMED_OUT = "timed_out"
     CALLER_NOT_ALLOWED = "caller_not_allowed"
     DEVICES_UNREADABLE = "devices_unreadable"
+    STORE_UNAVAILABLE = "store_unavailable"  # the fleet's database, so nobody can be verified
     UNENROLLED_ALLOWED = "unenrolled_allowed"
     ENROLLMENT_DUE = "enrollment_due"
     DENIED_BY_RULE = "denied_by_rule"

@@ -183,10 +183,11 @@ class Ledger:
         """Return what the state knows of the log, and the lines that wait for it."""
         return self._state.read_log_end()
 
-    def close(self) -> None:
+    def close(self, *, may_sign: bool = True) -> None:
         """Close the files, with every record synced into the log and none in the outbox."""
         if self._last_id:
-            self.sign_if_due()
+            if may_sign:
+                self.sign_if_due()
             with contextlib.suppress(BrokenSystemError), self._locked():
                 self._audit.sync()
                 self._state.commit([], self._settle_last)

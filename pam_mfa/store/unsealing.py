@@ -22,7 +22,13 @@ from pam_mfa.devices import (
     format_devices,
     parse_devices,
 )
-from pam_mfa.errors import DocumentError, SealError, UnknownKeyError, UnsafeFileError
+from pam_mfa.errors import (
+    BrokenSystemError,
+    DocumentError,
+    SealError,
+    UnknownKeyError,
+    UnsafeFileError,
+)
 from pam_mfa.oath import SEED_BITS, Parameters
 from pam_mfa.secret import Secret
 from pam_mfa.store.enrollment import DeviceState, Enrollment, OpenDevice, Standing, standing_of
@@ -117,6 +123,23 @@ class Unsealing:
         if opened is None or _mark(opened.path) not in (opened.mark, ()):
             return self.open()
         return opened
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the keys were read, and what must hold of them held."""
+        return self._opened is not None
+
+    def pseudonym(self, text: str) -> str:
+        """Return the keyed hash of a name; nothing is asked for it but this host's keys.
+
+        Raises:
+            BrokenSystemError: it has none.
+        """
+        if self._opened is not None:
+            return self._opened.sealer.pseudonym(text)
+        if not find_ring(self._layout).path.exists():
+            raise BrokenSystemError("there is no seal key")  # reading one would make one
+        return load_sealer(self._layout).pseudonym(text)
 
     def read_enrollment(self, user: str) -> Enrollment:
         """Return what a user can be verified by.

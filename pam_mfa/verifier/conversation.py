@@ -37,6 +37,7 @@ from pam_mfa.verifier.journal import tell_failure
 from pam_mfa.verifier.login_session import find_login
 from pam_mfa.verifier.packets import Peer
 from pam_mfa.verifier.policy_file import PolicyFile
+from pam_mfa.verifier.store_failure import record_store_failure
 from pam_mfa.wire import Request, Result, Style
 
 LONGEST = 600.0  # seconds that a conversation may take, whatever the module asks for
@@ -139,7 +140,11 @@ def _choose(request: Request, caller: Caller, policy: Policy, services: Services
         if decision.action is Action.ENROLL or verdict.reason is not None:
             return verdict  # else there is a device to verify by
     charge = Charge(request, caller, policy, decision)
-    return (yield from carry_out(charge, services.store, services.clock, services.machine))
+    try:
+        return (yield from carry_out(charge, services.store, services.clock, services.machine))
+    except BrokenSystemError as error:
+        record_store_failure(charge, services.store, services.clock, error)
+        raise
 
 
 def _carry(running: Attempt, nonce: bytes) -> Generator[Step, Any, Result]:

@@ -17,7 +17,9 @@ USER, PASSWORD, ROOTS_PASSWORD = "carol", "correct horse", "battery staple"
 LOCKER = "swaylock"
 # What a locker's process does: it is the user's, and so is its terminal.
 AS_USER = f"setsid --ctty --wait runuser -u {USER} --"
-DAEMON = "pam-mfad & until [ -S /run/pam_mfa/verify-self.sock ]; do sleep 0.05; done"
+SOCKET = "/run/pam_mfa/verify-self.sock"
+# The one before has left its socket, on which nobody listens.
+DAEMON = f"rm -f {SOCKET}; pam-mfad & until [ -S {SOCKET} ]; do sleep 0.05; done"
 BUS = """
 mkdir -p /run/dbus /run/polkit-1
 dbus-daemon --system --fork --nopidfile

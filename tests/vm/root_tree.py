@@ -44,6 +44,8 @@ _FILES = {
     "etc/hosts": f"127.0.0.1 localhost {HOST_NAME}\n",
     "etc/fstab": "/dev/vda / ext4 rw,noatime 0 0\n",
     "etc/sudoers.d/no-lecture": "Defaults lecture=never\n",
+    # A purged package's script of debhelper's takes this folder away where it is empty.
+    "etc/apparmor.d/disable/not-empty": "",
     _CONTROL_SSH[1:]: f"""\
 Port {CONTROL_PORT}
 UsePAM no

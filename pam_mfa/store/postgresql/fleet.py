@@ -329,7 +329,8 @@ class FleetStore:
     def follow_up(self, *, must_sign: bool = False) -> None:
         """Sign this host's log where that is due, and tell the other logs of its records."""
         with self._ledger_lock:
-            self._ledger.sign_if_due(is_asked=must_sign)
+            if must_sign or self._unsealing.is_open:  # else the database is asked for the keys
+                self._ledger.sign_if_due(is_asked=must_sign)
             self._ledger.tell_outlets()
             self._ledger.tend_state()
 
@@ -350,13 +351,15 @@ class FleetStore:
         return self.sealer.code_hash(code, user, serial_number)
 
     def pseudonym(self, text: str) -> str:
-        """Return the keyed hash of a name."""
-        return self.sealer.pseudonym(text)
+        """Return the keyed hash of a name; for a record, the database need not answer."""
+        if self._is_administrator:
+            return self.sealer.pseudonym(text)
+        return self._unsealing.pseudonym(text)
 
     def close(self) -> None:
         """Close the files, and let go of the database."""
         with self._ledger_lock:
-            self._ledger.close()
+            self._ledger.close(may_sign=self._unsealing.is_open)
         self._links.drop_idle()  # last: a checkpoint at the end may have asked for the fleet's keys
 
     def _open_signing_key(self) -> "SigningKey":
