@@ -37,7 +37,11 @@ class Touch:
         return self._serve
 
     def _serve(self, exchange: Exchange) -> None:
-        exchange.send(PROMPT, prompt_fields(b"Touch your security key (blue-key).", 4, 0))
+        try:
+            exchange.send(PROMPT, prompt_fields(b"Touch your security key (blue-key).", 4, 0))
+        except ConnectionError:  # the signal came while the module waited for this first message
+            self.left.set()
+            return
         exchange.connection.settimeout(0.05)
         while not self.given.is_set():
             with contextlib.suppress(TimeoutError):
