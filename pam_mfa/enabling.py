@@ -11,10 +11,10 @@ import datetime
 import functools
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 from pam_mfa import oath
+from pam_mfa.actor import Actor
 from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
 from pam_mfa.devices import (
     DEVICES_MAX,
@@ -42,7 +42,6 @@ from pam_mfa.store import (
 )
 
 ENABLE_WINDOW = 2  # time steps either side that a virtual device's two codes may lie in
-_NO_LOGIN_UID = 0xFFFFFFFF  # of /proc/self/loginuid: nobody has logged in
 
 
 class TokenNotFreeError(RefusedError):
@@ -71,14 +70,6 @@ class PendingDevice(NamedTuple):
     def uri(self, issuer: str) -> str:
         """Return what the QR code holds; it is a secret."""
         return oath.provisioning_uri(self.seed, self.parameters, account=self.user, issuer=issuer)
-
-
-class Actor(NamedTuple):
-    """Who acts, for the record."""
-
-    uid: int
-    pid: int
-    login_uid: int | None  # None: nobody has logged in above this process
 
 
 class Enabling:
@@ -346,16 +337,6 @@ class Enabling:
         except StateError:  # no device without its record
             self._files.write(user, before)
             raise
-
-
-def current_actor() -> Actor:
-    """Return who runs this process; ask before rights are dropped."""
-    try:
-        login_uid = int(Path("/proc/self/loginuid").read_text("ascii"))
-    except (OSError, ValueError):
-        login_uid = _NO_LOGIN_UID
-    known = None if login_uid == _NO_LOGIN_UID else login_uid
-    return Actor(os.getuid(), os.getpid(), known)
 
 
 def free_name(stem: str, devices: tuple[Device, ...]) -> str:

@@ -44,6 +44,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pam_mfa.actor import Actor, current_actor
 from pam_mfa.audit import EventName
 from pam_mfa.devices import (
     Bypass,
@@ -54,12 +55,10 @@ from pam_mfa.devices import (
     require_user,
 )
 from pam_mfa.enabling import (
-    Actor,
     DevicesChangedError,
     KeyRefusedError,
     PendingDevice,
     TokenNotFreeError,
-    current_actor,
     serial_numbers,
 )
 from pam_mfa.errors import RefusedError, StateError

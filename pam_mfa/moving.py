@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from pam_mfa.actor import Actor
 from pam_mfa.audit import Event, EventName, Outcome, Reason
 from pam_mfa.devices import Device, TokenDevice, VirtualDevice, format_devices
-from pam_mfa.enabling import Actor
 from pam_mfa.errors import BrokenSystemError, RefusedError, SealError
 from pam_mfa.lockout import LockState
 from pam_mfa.mfa_age import Verified

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from pam_mfa.audit import Event, EventName, Outcome, Reason
+from pam_mfa.audit import EventName
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Actor
 from pam_mfa.secret import Secret
@@ -229,16 +229,7 @@ class SealRotation:
             )
 
     def _record(self, detail: str) -> None:
-        event = Event(
-            name=EventName.ROTATE_SEAL_KEY,
-            outcome=Outcome.SUCCESS,
-            reason=Reason.REQUESTED,
-            at=self._clock(),
-            caller_uid=self._actor.uid,
-            caller_pid=self._actor.pid,
-            login_uid=self._actor.login_uid,
-            detail=detail,
-        )
+        event = self._actor.tell(EventName.ROTATE_SEAL_KEY, self._clock(), detail)
         change = Change(accepted=True, events=(event,))
         self._store.commit([Claim("", (), lambda _: change)])
 

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from pam_mfa.audit import Event, EventName, Outcome, Reason
+from pam_mfa.audit import EventName
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import Actor
 from pam_mfa.store import AdministratorsStore, Change, Claim, Inventory, StoredToken
@@ -125,15 +125,8 @@ class TokenStock:
         return len(added)
 
     def _record(self, source: str, added: int) -> None:
-        event = Event(
-            name=EventName.IMPORT_DEVICES,
-            outcome=Outcome.SUCCESS,
-            reason=Reason.REQUESTED,
-            at=self._clock(),
-            caller_uid=self._actor.uid,
-            caller_pid=self._actor.pid,
-            login_uid=self._actor.login_uid,
-            detail=f"{added} tokens from {source}",
+        event = self._actor.tell(
+            EventName.IMPORT_DEVICES, self._clock(), f"{added} tokens from {source}"
         )
         change = Change(accepted=True, events=(event,))
         self._store.commit([Claim("", (), lambda _: change)])

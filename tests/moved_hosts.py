@@ -4,8 +4,8 @@
 import hmac
 from pathlib import Path
 
+from pam_mfa.actor import Actor
 from pam_mfa.devices import Device, RecoveryCodes
-from pam_mfa.enabling import Actor
 from pam_mfa.factors import paper
 from pam_mfa.lifecycle import Lifecycle
 from pam_mfa.lockout import LockState

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import click
 
+from pam_mfa.actor import Actor, current_actor
 from pam_mfa.cli.session import Session, json_option, pass_session
 from pam_mfa.cli.terminal import show_progress
-from pam_mfa.enabling import Actor, current_actor
 from pam_mfa.errors import RefusedError
 from pam_mfa.lifecycle import require_root
 from pam_mfa.moving import Move, Side, Stage, Summary

@@ -10,9 +10,9 @@ import is completed by running it again, and never leaves a device without them.
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from pam_mfa.actor import Actor
 from pam_mfa.audit import DeviceField, Event, EventName, Outcome, Reason
 from pam_mfa.devices import Device, RecoveryCodes, VirtualDevice, require_user
-from pam_mfa.enabling import Actor
 from pam_mfa.errors import BrokenSystemError, DocumentError, RefusedError, UnsafeFileError
 from pam_mfa.importing.admission import Admission, Result, Row, Rules, Settlement, mark_of
 from pam_mfa.importing.credentials import Credential
@@ -184,15 +184,10 @@ class Importer:
     def _record(self, rows: Sequence[Row], source: str) -> None:
         """Record the import as a whole."""
         count = sum(1 for row in rows if row.result is Result.IMPORT)
-        event = Event(
-            name=EventName.IMPORT_DEVICES,
-            outcome=Outcome.SUCCESS,
-            reason=Reason.REQUESTED,
-            at=self._clock(),
-            caller_uid=self._actor.uid,
-            caller_pid=self._actor.pid,
-            login_uid=self._actor.login_uid,
-            detail=f"{count} devices from {self._rules.program}, {source}",
+        event = self._actor.tell(
+            EventName.IMPORT_DEVICES,
+            self._clock(),
+            f"{count} devices from {self._rules.program}, {source}",
         )
         change = Change(accepted=True, events=(event,))
         self._store.commit([Claim("", (), lambda _: change)])

@@ -29,7 +29,7 @@ FLOORS = (
     ("policy",),
     ("devices",),
     ("audit",),
-    ("store",),
+    ("store", "actor"),
     ("factors",),
     ("verification",),
     ("enabling", "key_models"),
