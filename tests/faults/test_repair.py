@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from driven_attempt import drive
 
 from pam_mfa import oath
 from pam_mfa.audit import Reason
@@ -27,7 +28,7 @@ from pam_mfa.policy import Policy
 from pam_mfa.secret import Secret
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
-from pam_mfa.verification import Attempt, Caller, Commit, Listen, Verdict, attempt
+from pam_mfa.verification import Caller, attempt
 from pam_mfa.wire import Phase, Request
 
 PLACES = 200
@@ -58,20 +59,6 @@ class Host(NamedTuple):
         with contextlib.closing(store):
             running = attempt(request_of(user), ROOT, POLICY, store, lambda: now)
             return drive(running, store, self.code(user, step))
-
-
-def drive(running: Attempt, store: EmbeddedStore, code: str) -> Reason:
-    """Carry an attempt to its end with one answer."""
-    reply: object = None
-    while True:
-        try:
-            need = running.send(reply)
-        except StopIteration as end:
-            verdict: Verdict = end.value
-            assert verdict.reason is not None
-            return verdict.reason
-        reply = store.commit([need.claim])[0] if isinstance(need, Commit) else None
-        reply = code if isinstance(need, Listen) else reply
 
 
 def seed_of(user: int) -> Secret:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 from audit_records import read_all, require_chain
 from doubles import SEED, Clock, code_of, make_layout, make_request
+from driven_attempt import drive
 
 from pam_mfa.audit import Reason, format_record, hash_line
 from pam_mfa.doctor.database import check_state, find_loss
@@ -30,7 +31,7 @@ from pam_mfa.policy import Policy
 from pam_mfa.secret import Secret
 from pam_mfa.store.embedded import EmbeddedStore
 from pam_mfa.store.layout import Layout
-from pam_mfa.verification import Attempt, Caller, Commit, Listen, Verdict, attempt
+from pam_mfa.verification import Caller, attempt
 
 NOW = time_step(1_700_000_045.0, 30) * 30 + 5.0
 STEP = time_step(NOW, 30)
@@ -68,20 +69,6 @@ class Host(NamedTuple):
         """Delete the state and its log."""
         for path in self.layout.library.glob("state.db*"):
             path.unlink()
-
-
-def drive(running: Attempt, store: EmbeddedStore, code: str) -> Reason:
-    """Carry an attempt to its end with one answer."""
-    reply: object = None
-    while True:
-        try:
-            need = running.send(reply)
-        except StopIteration as end:
-            verdict: Verdict = end.value
-            assert verdict.reason is not None
-            return verdict.reason
-        reply = store.commit([need.claim])[0] if isinstance(need, Commit) else None
-        reply = code if isinstance(need, Listen) else reply
 
 
 @pytest.fixture
